@@ -1,0 +1,41 @@
+# Each target does all of its own set-up; see `make help`.
+SHELL := /bin/bash
+BIN := .venv/bin
+DEMO := out/demo
+
+# More threads than cores, or many for small volumes, only cost time.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help setup demo test lint
+
+help:
+	@echo "make demo   generated sample -> a few painted slices -> train -> predict; leaves"
+	@echo "            $(DEMO)/demo.png and prints the IoU. Then, if this is a terminal with a"
+	@echo "            display, opens the window on the sample (never with CI set or"
+	@echo "            DEMO_WINDOW=0; always with DEMO_WINDOW=1)"
+	@echo "make test   lint, then the whole test suite, on a virtual display if there is none"
+	@echo "make lint   ruff, mypy, deptry, typos, validate-pyproject"
+	@echo "make setup  what the others do first: .venv, packages, system libraries"
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	$(BIN)/napari-volseg demo --headless -o $(DEMO)
+	@case "$${DEMO_WINDOW:-}" in \
+	0) ;; \
+	1) $(BIN)/napari-volseg demo ;; \
+	*) if [ -t 1 ] && [ -z "$${CI:-}" ] && [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ]; then \
+	       $(BIN)/napari-volseg demo; fi ;; \
+	esac
+
+test: lint
+	tools/with_display.sh $(BIN)/pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/deptry .
+	$(BIN)/typos
+	$(BIN)/validate-pyproject pyproject.toml

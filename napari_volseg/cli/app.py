@@ -1,0 +1,270 @@
+"""What can be said on the command line, and how it answers.
+
+The work of each command is in the module of its name, imported only when it is asked for:
+those load torch and the file formats, and ``--help`` or a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from napari_volseg import __version__
+from napari_volseg.cli.options import TrainingOptions, Unlabeled
+from napari_volseg.cli.terminal import check_display, check_output, say
+from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.data.errors import InputError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+app = App(
+    name="napari-volseg",
+    help="Paint a few slices of a 3D image, get the whole volume segmented.",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        code: int = app(
+            arguments,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_int_as_exit_code_else_zero",
+        )
+    except cyclopts.CycloptsError as error:
+        return _refuse(f"{error} See napari-volseg --help.")
+    except InputError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        say("stopped; what was not finished is not written")
+        return INTERRUPTED
+    return code
+
+
+def _refuse(message: str) -> int:
+    say(f"napari-volseg: {' '.join(message.split())}")
+    return BAD_INPUT
+
+
+def _print_json(document: Any) -> None:
+    json.dump(document, sys.stdout, allow_nan=False, indent=2)
+    print()
+
+
+@app.default
+def launch(*files: Path) -> None:
+    """Open napari with the dock, and the files given.
+
+    Parameters
+    ----------
+    files
+        Images, and annotations to go on with.
+    """
+    for file in files:
+        if not file.exists():
+            raise InputError(f"{file}: no such file, and no such command. See napari-volseg --help")
+    check_display()
+    from napari_volseg.widgets.app import launch as open_window
+
+    open_window(files)
+
+
+@app.command
+def demo(
+    *,
+    headless: Annotated[bool, Parameter(negative=())] = False,
+    minutes: float = 1.0,
+    output: Output = Path("napari-volseg-demo"),
+    as_json: Json = False,
+) -> None:
+    """Make a sample, annotate a few slices of it, train, predict.
+
+    Opens the window on the annotated sample; with --headless goes through all of it, leaves
+    the files and a picture, and prints the intersection over union with the truth.
+
+    Parameters
+    ----------
+    headless
+        Open no window.
+    minutes
+        Minutes to train (with --headless).
+    output
+        Folder for the files (with --headless).
+    as_json
+        Print one JSON document (with --headless).
+    """
+    if not headless:
+        check_display()
+        from napari_volseg.widgets.app import launch_demo
+
+        launch_demo()
+        return
+    if not minutes > 0:
+        raise InputError(f"--minutes is {minutes}; give a positive number")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is not a folder; give one with -o")
+    check_output(output)
+    from napari_volseg.cli.demo import run_demo
+
+    result = run_demo(output, minutes)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print(result)
+
+
+@app.command
+def models(*, as_json: Json = False) -> None:
+    """List every architecture: name, paper, parameters of its paper's configuration.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON document.
+    """
+    from napari_volseg.cli.models import describe_models, table
+
+    rows = describe_models()
+    if as_json:
+        _print_json(rows)
+    else:
+        print(table(rows))
+
+
+@app.command
+def train(
+    *files: Path,
+    output: Output,
+    options: Annotated[TrainingOptions | None, Parameter(name="*")] = None,
+    unlabeled: Unlabeled = UNLABELED,
+    resume: Path | None = None,
+    as_json: Json = False,
+) -> int:
+    """Train a network on one or many partly labeled images, and save it.
+
+    Ctrl-C stops it and saves what there is.
+
+    Parameters
+    ----------
+    files
+        IMAGE ANNOTATION [IMAGE ANNOTATION ...]: each image is followed by its labels.
+    output
+        Model file to write.
+    unlabeled
+        Label that means unlabeled in the annotations, or "none". If it is not 0, and 0 is a
+        class, all classes move up by one.
+    resume
+        Model to go on from; its options are the defaults. A training that was stopped is
+        finished; with other options or annotations, a new one starts from its weights.
+    as_json
+        Print one JSON document.
+    """
+    check_output(output, files)
+    from napari_volseg.cli.train import read_cases, read_start, run_training
+
+    checkpoint, config = read_start(resume, options or {})
+    trained = run_training(read_cases(files, unlabeled), config, checkpoint, output)
+    if as_json:
+        _print_json(trained.to_json())
+    else:
+        print(trained)
+    return INTERRUPTED if trained.interrupted else 0
+
+
+@app.command
+def predict(
+    model: Path,
+    /,
+    *images: Path,
+    output: Output,
+    probabilities: Path | None = None,
+    uncertainty: Path | None = None,
+    device: str = "auto",
+    as_json: Json = False,
+) -> None:
+    """Segment images with a trained model; the labels get the geometry of the image.
+
+    Parameters
+    ----------
+    model
+        Model file that train wrote.
+    images
+        One or many images like those it was trained on.
+    output
+        File for the labels; for several images, a folder.
+    probabilities
+        File or folder for the probability of each class.
+    uncertainty
+        File or folder for the entropy of the probabilities: 0 is sure, 1 a mere guess.
+    device
+        Where to compute: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "mps".
+    as_json
+        Print one JSON document.
+    """
+    from napari_volseg.cli.predict import check_image, plan_jobs, run_job
+    from napari_volseg.models.checkpoint import load_model
+
+    checkpoint = load_model(model)
+    for image in images:
+        check_image(image, checkpoint)
+    jobs = plan_jobs(images, output, probabilities, uncertainty)
+    voxels = [run_job(job, checkpoint, device) for job in jobs]
+    if as_json:
+        _print_json([{**j.to_json(), "voxels": v} for j, v in zip(jobs, voxels, strict=True)])
+    else:
+        print("\n".join(str(job.labels) for job in jobs))
+
+
+@app.command
+def evaluate(
+    prediction: Path,
+    truth: Path,
+    /,
+    *,
+    annotation: Path | None = None,
+    unlabeled: Unlabeled | None = None,
+    annotation_unlabeled: Unlabeled = UNLABELED,
+    as_json: Json = False,
+) -> None:
+    """Compare a prediction with the truth: overlaps, and distances in physical units.
+
+    Parameters
+    ----------
+    prediction
+        Labels of every voxel; 1 is the background.
+    truth
+        Labels of the same volume; voxels that are unlabeled in it do not count.
+    annotation
+        Labels that were painted: only voxels that are unlabeled in it count.
+    unlabeled
+        Label that means unlabeled in the truth (0), or "none" if every voxel is labeled. If
+        it is not 0, and 0 is a class, all classes move up by one.
+    annotation_unlabeled
+        The same, for the annotation.
+    as_json
+        Print one JSON document.
+    """
+    from napari_volseg.cli.evaluate import compare
+
+    comparison = compare(prediction, truth, unlabeled, annotation, annotation_unlabeled)
+    if as_json:
+        _print_json(comparison.to_json())
+    else:
+        print(comparison)

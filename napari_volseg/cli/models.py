@@ -1,0 +1,35 @@
+"""The work of ``napari-volseg models``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from napari_volseg.models.registry import architectures, count_all
+
+
+def describe_models() -> list[dict[str, Any]]:
+    """Return name, paper and parameters of every architecture, as plain values."""
+    return [
+        {
+            "name": architecture.name,
+            "title": architecture.title,
+            "paper": architecture.paper,
+            "parameters": architecture.paper_parameters(),
+            "parameters_with_normalization": replace(
+                architecture, count=count_all
+            ).paper_parameters(),
+        }
+        for architecture in architectures().values()
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return what ``describe_models`` told, for reading."""
+    lines = []
+    for row in rows:
+        counted, total = row["parameters"], row["parameters_with_normalization"]
+        more = f" ({total:,} with normalization)" if total != counted else ""
+        lines += [f"{row['name']:<20} {row['title']}"]
+        lines += [f"{'':<20} {counted:,} parameters{more}", f"{'':<20} {row['paper']}"]
+    return "\n".join(lines)

@@ -1,0 +1,164 @@
+"""The work of ``napari-volseg predict``: where its outputs go, and one image after another."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_volseg.cli.terminal import check_output, naming, progress
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.files import (
+    SUFFIXES,
+    read_volume,
+    write_labels,
+    write_probabilities,
+    write_volume,
+)
+from napari_volseg.inference.predict import check_channels, label_table, predict
+from napari_volseg.review.uncertainty import normalized_entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.models.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to predict, and where its results go; None is not wanted."""
+
+    image: Path
+    labels: Path
+    probabilities: Path | None
+    uncertainty: Path | None
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The files that it writes."""
+        wanted = (self.labels, self.probabilities, self.uncertainty)
+        return tuple(path for path in wanted if path is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that json can write."""
+        return {name: path and str(path) for name, path in asdict(self).items()}
+
+
+def plan_jobs(
+    images: Sequence[Path], labels: Path, probabilities: Path | None, uncertainty: Path | None
+) -> list[Job]:
+    """Name every output, and make sure that it can be written.
+
+    For a single image an output is a file, or a folder that exists; for several it is a
+    folder, made if it is missing, in which the files are called as the images, with
+    ``_labels``, ``_probabilities`` or ``_uncertainty`` before the suffix.
+
+    Raises
+    ------
+    InputError
+        If an output cannot be written, or would be written twice.
+    """
+    if not images:
+        raise InputError("no image to predict; give MODEL IMAGE [IMAGE ...]")
+    folders = {
+        output: _is_folder(output, len(images))
+        for output in (labels, probabilities, uncertainty)
+        if output is not None
+    }
+
+    def place(output: Path, image: Path, what: str) -> Path:
+        if not folders[output]:
+            return output
+        # A group inside an OME-Zarr has no suffix of its own.
+        suffix = _suffix(image)
+        name = image.name[: len(image.name) - len(suffix)]
+        return output / f"{name}_{what}{suffix or '.ome.zarr'}"
+
+    jobs = [
+        Job(
+            image=image,
+            labels=place(labels, image, "labels"),
+            probabilities=probabilities and place(probabilities, image, "probabilities"),
+            uncertainty=uncertainty and place(uncertainty, image, "uncertainty"),
+        )
+        for image in images
+    ]
+    outputs = [output for job in jobs for output in job.outputs]
+    if twice := {output for output in outputs if outputs.count(output) > 1}:
+        raise InputError(f"{min(twice)}: would be written twice; give the outputs other names")
+    for output, is_folder in folders.items():
+        if is_folder and not output.is_dir():
+            check_output(output)
+            output.mkdir()
+    for output in outputs:
+        check_output(output, images)
+    return jobs
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix that decides on the format, as it is written, or ""."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[len(path.name) - len(suffix) :]
+
+
+def _is_folder(output: Path, images: int) -> bool:
+    """Whether an output is a folder to write into, rather than a file."""
+    if _suffix(output):
+        if images > 1:
+            raise InputError(f"{output}: {images} images need a folder to write into, not a file")
+        return False
+    if output.is_dir() or (images > 1 and not output.exists()):
+        return True
+    raise InputError(
+        f"{output}: no folder, and no file of a known format; end the name with one of "
+        f"{', '.join(SUFFIXES)}"
+    )
+
+
+def check_image(image: Path, checkpoint: Checkpoint) -> None:
+    """Refuse, before any is predicted, an image that the model cannot read.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened, or its channels are not those of the model.
+    """
+    with naming(image):
+        check_channels(checkpoint, read_volume(image))
+
+
+def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
+    """Predict an image and write what is wanted, once all of it is there.
+
+    Returns
+    -------
+    dict of class id to number of voxels
+    """
+    volume = read_volume(job.image)
+
+    def room_for(wanted: Path | None, channels: int) -> NDArray[np.float32] | None:
+        return np.zeros((channels, *volume.shape), dtype=np.float32) if wanted else None
+
+    labels = np.zeros(volume.shape, dtype=label_table(checkpoint).dtype)
+    probabilities = room_for(job.probabilities, len(checkpoint.classes))
+    uncertainty = room_for(job.uncertainty, 1)
+    with progress(job.image.name) as report:
+        for piece in predict(checkpoint, volume, device=device):
+            labels[piece.region] = piece.labels
+            if probabilities is not None:
+                probabilities[(slice(None), *piece.region)] = piece.probabilities
+            if uncertainty is not None:
+                uncertainty[(0, *piece.region)] = normalized_entropy(piece.probabilities)
+            report(piece.done / piece.total, f"region {piece.done} of {piece.total}")
+    if job.probabilities is not None:
+        write_probabilities(job.probabilities, probabilities, volume, checkpoint.classes)
+    if job.uncertainty is not None:
+        entropy = replace(volume, image=uncertainty, channel_names=("uncertainty",))
+        write_volume(job.uncertainty, entropy)
+    write_labels(job.labels, labels, volume, checkpoint.classes)
+    counts = np.bincount(labels.ravel(), minlength=max(c.id for c in checkpoint.classes) + 1)
+    return {c.id: int(counts[c.id]) for c in checkpoint.classes}

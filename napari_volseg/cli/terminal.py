@@ -1,0 +1,151 @@
+"""How the command line talks: progress on stderr, checks of outputs, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from napari_volseg.data.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+SECONDS_BETWEEN_LINES = 10.0
+QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
+
+Report = Callable[[float, str], None]
+
+
+def say(line: str) -> None:
+    """Write a line for the user to stderr; stdout is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Report]:
+    """Show progress on stderr: a bar on a terminal, else a line every ten seconds.
+
+    Yields
+    ------
+    report : callable (fraction, text)
+        How much is done, 0 to 1, and a few words.
+    """
+    if not sys.stderr.isatty():
+        yield _lines(title)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=1.0, text="")
+        yield lambda fraction, text: bar.update(task, completed=fraction, text=text)
+
+
+def _lines(title: str) -> Report:
+    last = -SECONDS_BETWEEN_LINES
+
+    def report(fraction: float, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if fraction >= 1 or now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            say(f"{title} {fraction:4.0%}  {text}".rstrip())
+
+    return report
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a polite request; the second interrupts as usual.
+
+    Yields
+    ------
+    requested : callable () -> bool
+        Whether Ctrl-C was pressed.
+    """
+    pressed = threading.Event()
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        say("stopping after this step; press Ctrl-C again to stop at once and lose the training")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check_display() -> None:
+    """Refuse, in words, to open a window where there can be none.
+
+    Raises
+    ------
+    InputError
+        If no Qt binding is installed, or there is no display.
+    """
+    without = "train, predict, evaluate and demo --headless work without"
+    if not any(find_spec(binding) for binding in QT_BINDINGS):
+        raise InputError(
+            f'the window needs a Qt binding: pip install "napari-volseg[all]"; {without}'
+        )
+    displays = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    if sys.platform == "linux" and not any(map(os.environ.get, displays)):
+        raise InputError(f"no display to open a window on; {without}")
+
+
+def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
+    """Make sure, before long work, that a file can be written.
+
+    Raises
+    ------
+    InputError
+        If its folder is missing or not writable, or it is one of the inputs.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: the folder {folder} does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write into {folder} ({error.strerror}); choose another place"
+        ) from error
+    if any(path.exists() and path.samefile(i) for i in inputs if i.exists()):
+        raise InputError(f"{path}: is an input and would be overwritten; choose another name")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make errors about what is in a file name the file.
+
+    Raises
+    ------
+    InputError
+        With the path in front, unless the message holds it already.
+    """
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,146 @@
+"""The work of ``napari-volseg train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_volseg.cli.terminal import naming, progress, say, stop_on_interrupt
+from napari_volseg.data.annotation import Case
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.files import read_annotation, read_volume
+from napari_volseg.models.checkpoint import config_from_json, load_model, save_model
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.training.events import Command, Progress
+from napari_volseg.training.loop import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_volseg.models.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to."""
+
+    path: Path
+    checkpoint: Checkpoint
+    loss: float | None
+    device: str
+    interrupted: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that json can write."""
+        return {
+            "model": str(self.path),
+            "architecture": self.checkpoint.model,
+            "steps": self.checkpoint.step,
+            "seconds": round(self.checkpoint.seconds, 3),
+            "loss": self.loss,
+            "held_out_iou": self.checkpoint.score,
+            "classes": {str(c.id): c.name for c in self.checkpoint.classes},
+            "device": self.device,
+            "interrupted": self.interrupted,
+        }
+
+    def __str__(self) -> str:
+        score = self.checkpoint.score
+        return (
+            f"{self.path}: {self.checkpoint.model}, "
+            f"{'stopped after ' if self.interrupted else ''}{self.checkpoint.step} steps, "
+            f"{self.checkpoint.seconds:.0f} s, "
+            f"held-out IoU {'unknown' if score is None else f'{score:.3f}'}"
+        )
+
+
+def read_cases(files: Sequence[Path], unlabeled: int) -> list[Case]:
+    """Read IMAGE ANNOTATION pairs.
+
+    Raises
+    ------
+    InputError
+        For an odd number of files, and for files that cannot be trained on.
+    """
+    if not files or len(files) % 2:
+        raise InputError(f"{len(files)} files; give pairs: IMAGE ANNOTATION [IMAGE ANNOTATION ...]")
+    cases = []
+    for image, annotation in zip(files[::2], files[1::2], strict=True):
+        volume = read_volume(image)
+        with naming(annotation):
+            cases.append(Case(volume, read_annotation(annotation, unlabeled=unlabeled)))
+    return cases
+
+
+def read_start(
+    resume: Path | None, options: Mapping[str, Any]
+) -> tuple[Checkpoint | None, TrainingConfig]:
+    """Return the checkpoint to go on from, if any, and what to train.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be read, or an option is out of its range.
+    """
+    if resume is None:
+        return None, TrainingConfig(**options)
+    checkpoint = load_model(resume)
+    return checkpoint, config_from_json(TrainingConfig, {**checkpoint.training, **options})
+
+
+def run_training(
+    cases: Sequence[Case],
+    config: TrainingConfig,
+    checkpoint: Checkpoint | None,
+    output: Path,
+) -> Trained:
+    """Train to the end, or to Ctrl-C, and save the model.
+
+    Raises
+    ------
+    InputError
+        If the cases, the config or the checkpoint do not fit.
+    KeyboardInterrupt
+        If Ctrl-C came before the first step, or twice; nothing is saved.
+    """
+    last = None
+    iou = None
+    with stop_on_interrupt() as requested, progress("training") as report:
+        for last in _follow(train(cases, config, resume=checkpoint), requested):
+            iou = last.score.mean_foreground_iou if last.score else iou
+            report(last.fraction, _describe(last, iou))
+            if last.note:
+                say(last.note)
+    if last is None or last.checkpoint is None:
+        raise RuntimeError("the training ended without a checkpoint")
+    if requested() and not last.step:
+        raise KeyboardInterrupt
+    save_model(last.checkpoint, output)
+    return Trained(output, last.checkpoint, last.loss, last.device, interrupted=requested())
+
+
+def _follow(
+    run: Generator[Progress, Command | None, None], stop_requested: Callable[[], bool]
+) -> Iterator[Progress]:
+    """Yield a training's events; ask it to stop, once, when that is requested."""
+    event = next(run)
+    asked = False
+    while True:
+        yield event
+        command = Command.STOP if stop_requested() and not asked else None
+        asked = asked or command is not None
+        try:
+            event = run.send(command)
+        except StopIteration:
+            return
+
+
+def _describe(event: Progress, iou: float | None) -> str:
+    parts = [f"step {event.step}"]
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.3f}")
+    if iou is not None:
+        parts.append(f"held-out IoU {iou:.3f}")
+    parts.append(f"{event.seconds_left:.0f} s left")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""What a user has: volumes, annotations, their files, and the regions they are cut into."""

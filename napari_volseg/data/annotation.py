@@ -1,0 +1,117 @@
+"""What a user painted: sparse labels, their classes, and which slices are complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.volume import Volume
+
+UNLABELED = 0
+BACKGROUND = 1
+
+# Okabe and Ito's palette, distinguishable with every common color blindness; gray for background.
+COLORS = (
+    "#8a8f98",
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#cc79a7",
+    "#0072b2",
+    "#d55e00",
+)
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class: the integer painted, its name, and its color as ``#rrggbb``."""
+
+    id: int
+    name: str
+    color: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.id <= np.iinfo(np.uint16).max:
+            raise InputError(f"class {self.name!r}: id {self.id} is not between 1 and 65535")
+
+
+def default_classes(ids: Sequence[int] = (1, 2)) -> tuple[LabelClass, ...]:
+    """Classes with default names and colors for the given ids; 1 is the background."""
+    return tuple(
+        LabelClass(
+            i, "background" if i == BACKGROUND else f"class {i}", COLORS[(i - 1) % len(COLORS)]
+        )
+        for i in sorted(ids)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """Sparse labels of a volume.
+
+    Attributes
+    ----------
+    labels : uint8 or uint16 (Z, Y, X)
+        0 is unlabeled (weight 0 in every loss); 1, 2, ... are classes, 1 the background.
+    classes : tuple of LabelClass
+        Sorted by id; every id painted is among them. Empty means: derive from the labels.
+    complete : frozenset of (axis, index)
+        Slices that the user marked as completely labeled; axis 0, 1, 2 is z, y, x.
+
+    Raises
+    ------
+    InputError
+        For labels that are not a 3D array of small non-negative integers.
+    """
+
+    labels: NDArray[np.uint8] | NDArray[np.uint16] = field(repr=False)
+    classes: tuple[LabelClass, ...] = ()
+    complete: frozenset[tuple[int, int]] = frozenset()
+
+    def __post_init__(self) -> None:
+        labels = self.labels
+        if labels.ndim != 3:
+            raise InputError(f"labels must be (z, y, x), got shape {labels.shape}")
+        if labels.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"labels of type {labels.dtype}; convert them to uint8 or uint16")
+        used = {int(i) for i in np.flatnonzero(np.bincount(labels.ravel())) if i != UNLABELED}
+        if not self.classes:
+            object.__setattr__(self, "classes", default_classes(sorted(used | {BACKGROUND})))
+        known = [c.id for c in self.classes]
+        if known != sorted(set(known)):
+            raise InputError(f"class ids {known} must be unique and ascending")
+        if missing := used - set(known):
+            raise InputError(
+                f"labels hold {sorted(missing)}, which are not among the classes {known}"
+            )
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """The ids of the classes, ascending."""
+        return tuple(c.id for c in self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A volume with its annotation: what one can train on.
+
+    Raises
+    ------
+    InputError
+        If their shapes differ.
+    """
+
+    volume: Volume
+    annotation: Annotation
+
+    def __post_init__(self) -> None:
+        if self.volume.shape != self.annotation.labels.shape:
+            raise InputError(
+                f"{self.volume.name}: the annotation has shape {self.annotation.labels.shape}, "
+                f"the image {self.volume.shape}; annotate this image, or load its own annotation"
+            )

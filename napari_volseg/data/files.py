@@ -1,0 +1,237 @@
+"""Open and save volumes and annotations; the suffix of a path decides on the format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.data import nifti, numpy_file, ome_zarr, tiff
+from napari_volseg.data.annotation import UNLABELED, Annotation, LabelClass
+from napari_volseg.data.atomic import replacing
+from napari_volseg.data.contents import Contents
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.labels import as_labels
+from napari_volseg.data.reading import reading
+from napari_volseg.data.volume import Volume
+
+
+@dataclass(frozen=True)
+class _Format:
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Contents]
+    write: Callable[[Path, Contents], None]
+
+
+_FORMATS = (
+    _Format((".ome.tif", ".ome.tiff", ".tif", ".tiff"), tiff.read, tiff.write),
+    _Format((".nii.gz", ".nii"), nifti.read, nifti.write),
+    _Format((".ome.zarr", ".zarr"), ome_zarr.read, ome_zarr.write),
+    _Format((".npy",), numpy_file.read, numpy_file.write),
+)
+SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.suffixes)
+"""Suffixes of the formats that can be read and written, longer ones first."""
+
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Open an image: TIFF (OME, ImageJ, plain), NIfTI, OME-Zarr (0.4, 0.5) or .npy.
+
+    The pixels stay on disk until they are used, except those of ``.nii.gz``; memory-mapped
+    arrays are read-only. Axes, spacing, unit and affine come in z, y, x order.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, damaged, of another format, or no 3D image with one to four
+        channels of a supported type. The message names the file and says what to do.
+    """
+    path = Path(path)
+    contents = _read(path)
+    volume = Volume(
+        contents.image,
+        contents.spacing,
+        contents.unit,
+        contents.affine,
+        str(path),  # errors name the file; the window, below, only its stem
+        contents.channel_names,
+        contents.source,
+    )
+    return replace(volume, name=_stem(path))
+
+
+def read_annotation(
+    path: str | Path, *, unlabeled: int = UNLABELED, classes: Sequence[LabelClass] = ()
+) -> Annotation:
+    """Open sparse or dense labels, in the formats of ``read_volume``, into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+    unlabeled : int
+        The value in the file that means unlabeled. If it is not 0, it becomes 0; where 0 is then
+        a class, all classes move up by one: with ``unlabeled=3``, the values 0, 1, 2, 3
+        become 1, 2, 3, 0. Where 0 does not occur, the classes keep their values.
+    classes : sequence of LabelClass
+        Names and colors; without them, those that ``write_labels`` stored in the file,
+        else default ones.
+
+    Raises
+    ------
+    InputError
+        As ``read_volume``, and for several channels, values with fractions, or labels that
+        are negative, above 65535 or not among the classes.
+    """
+    path = Path(path)
+    contents = _read(path)
+    if contents.channels != 1:
+        raise InputError(
+            f"{path}: {contents.channels} channels; an annotation has one, with a number per class"
+        )
+    labels = as_labels(np.asarray(contents.image[0]), str(path), unlabeled)
+    stored = contents.classes if unlabeled == UNLABELED else ()
+    return _annotation(labels, tuple(classes) or stored, path)
+
+
+def read_classes(path: str | Path) -> tuple[LabelClass, ...]:
+    """Return the classes stored in a file of labels; none for an image.
+
+    Raises
+    ------
+    InputError
+        As ``read_volume``.
+    """
+    return _read(Path(path)).classes
+
+
+def write_labels(
+    path: str | Path,
+    labels: NDArray[np.uint8] | NDArray[np.uint16],
+    volume: Volume,
+    classes: Sequence[LabelClass] = (),
+) -> None:
+    """Save labels with the geometry of a volume; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its suffix, one of ``SUFFIXES``, decides on the format.
+    labels : uint8 or uint16 (Z, Y, X)
+    volume : Volume
+        What was segmented. A NIfTI's header and OME metadata are written back as they were.
+    classes : sequence of LabelClass
+        Stored in the file (not in ``.npy``); without them, default ones.
+
+    Raises
+    ------
+    InputError
+        For an unknown suffix, another shape than the volume's, labels not among the classes, or a
+        place that cannot be written to.
+    """
+    path = Path(path)
+    annotation = _annotation(np.asarray(labels), tuple(classes), path)
+    if annotation.labels.shape != volume.shape:
+        raise InputError(
+            f"{path}: labels of shape {annotation.labels.shape} do not fit {volume.name} "
+            f"of shape {volume.shape}"
+        )
+    image = annotation.labels[None]
+    _write(path, replace(_geometry(volume), image=image, classes=annotation.classes))
+
+
+def write_volume(path: str | Path, volume: Volume) -> None:
+    """Save an image with its geometry and metadata; the file appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        For an unknown suffix or a place that cannot be written to.
+    """
+    _write(Path(path), replace(_geometry(volume), channel_names=volume.channel_names))
+
+
+def write_probabilities(
+    path: str | Path, probabilities: Any, volume: Volume, classes: Sequence[LabelClass]
+) -> None:
+    """Save class probabilities as channels named after the classes.
+
+    Parameters
+    ----------
+    path : str or Path
+    probabilities : float32 (K, Z, Y, X), numpy or dask
+        Read slab by slab where the format can be written so (TIFF, OME-Zarr).
+    volume : Volume
+        Gives the geometry.
+    classes : sequence of LabelClass, one for each channel
+
+    Raises
+    ------
+    InputError
+        For an unknown suffix, a shape that does not fit, or a place that cannot be written to.
+    """
+    path = Path(path)
+    if probabilities.shape != (len(classes), *volume.shape):
+        raise InputError(
+            f"{path}: probabilities of shape {tuple(probabilities.shape)}; {len(classes)} classes "
+            f"of {volume.name} need {(len(classes), *volume.shape)}"
+        )
+    names = tuple(c.name for c in classes)
+    _write(path, replace(_geometry(volume), image=probabilities, channel_names=names))
+
+
+def _format(path: Path) -> tuple[_Format, str] | None:
+    for form in _FORMATS:
+        for suffix in form.suffixes:
+            if path.name.lower().endswith(suffix):
+                return form, suffix
+    return None
+
+
+def _read(path: Path) -> Contents:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the name and the folder")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; save or copy it again")
+    found = _format(path)
+    read = found[0].read if found else None
+    if path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES):
+        read = ome_zarr.read  # also a group inside another, which has no suffix
+    if read is None:
+        raise InputError(f"{path}: unknown format; these are known: {', '.join(SUFFIXES)}")
+    with reading(path):
+        return read(path)
+
+
+def _write(path: Path, contents: Contents) -> None:
+    found = _format(path)
+    if found is None:
+        raise InputError(f"{path}: unknown format; end the name with one of {', '.join(SUFFIXES)}")
+    try:
+        with replacing(path) as temporary:
+            found[0].write(temporary, contents)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another place"
+        ) from error
+
+
+def _annotation(labels: Any, classes: tuple[LabelClass, ...], path: Path) -> Annotation:
+    try:
+        return Annotation(labels, classes)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _geometry(volume: Volume) -> Contents:
+    """Return contents with the image, the place and the metadata of a volume."""
+    return Contents(volume.image, volume.spacing, volume.unit, volume.affine, source=volume.source)
+
+
+def _stem(path: Path) -> str:
+    found = _format(path)
+    return path.name[: -len(found[1])] if found else path.name

@@ -1,0 +1,88 @@
+"""Gray-value statistics: every volume is standardized before a network sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.volume import Volume
+
+SAMPLED_PLANES = 32
+
+
+@dataclass(frozen=True)
+class ChannelIntensity:
+    """How the gray values of one channel are standardized.
+
+    A value v becomes ``(asinh((v - center) / scale) - mean) / sd``. The inverse
+    hyperbolic sine is straight around the center and logarithmic far from it, so a few
+    very bright structures do not press all others together; no order is changed.
+    """
+
+    center: float
+    scale: float
+    mean: float
+    sd: float
+
+
+Intensity = tuple[ChannelIntensity, ...]
+"""One for each channel."""
+
+
+def standardize(image: NDArray[np.generic], intensity: Intensity) -> NDArray[np.float32]:
+    """Standardize an image (C, ...) by channel, float32 of the same shape."""
+    result = np.empty(image.shape, dtype=np.float32)
+    for channel, how in enumerate(intensity):
+        values = result[channel]
+        np.subtract(image[channel], how.center, out=values, casting="unsafe")
+        values /= how.scale
+        np.arcsinh(values, out=values)
+        values -= how.mean
+        values /= how.sd
+    return result
+
+
+def measure_intensity(volume: Volume) -> Intensity:
+    """Measure the statistics of a volume's gray values, channel by channel.
+
+    Center and scale are the median and the distance of the quartiles, which outliers do
+    not move. Of a large volume, 32 evenly spaced planes are read.
+
+    Raises
+    ------
+    InputError
+        If a channel holds values that are not finite.
+    """
+    planes = np.unique(np.linspace(0, volume.shape[0] - 1, SAMPLED_PLANES).round().astype(int))
+    measured = []
+    for channel in range(volume.channels):
+        values = np.stack([np.asarray(volume.image[channel, z]) for z in planes])
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{volume.name}: channel {channel} holds NaN or infinite values; replace "
+                "them (for example by 0) before training or predicting"
+            )
+        values = values.astype(np.float64)
+        low, center, high = np.percentile(values, (25, 50, 75))
+        # An image that is mostly empty has no quartiles to speak of; one that is constant
+        # carries nothing, and dividing by 1 keeps it at zero.
+        scale = (high - low) or values.std() or 1.0
+        bent = np.arcsinh((values - center) / scale)
+        measured.append(
+            ChannelIntensity(
+                float(center), float(scale), float(bent.mean()), float(bent.std()) or 1.0
+            )
+        )
+    return tuple(measured)
+
+
+def pooled_intensity(intensities: Sequence[Intensity]) -> Intensity:
+    """Average the statistics of several volumes, for images whose gray values are absolute."""
+    return tuple(
+        ChannelIntensity(*np.mean([astuple(how) for how in channel], axis=0).tolist())
+        for channel in zip(*intensities, strict=True)
+    )

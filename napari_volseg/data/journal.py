@@ -1,0 +1,344 @@
+"""The stroke journal: painted labels are on disk before the user has named any file.
+
+One folder for each session holds a lock, which the system frees however the session
+ends, and a log (`journal_log`). What no named file holds is offered again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from platformdirs import user_data_path
+
+from napari_volseg.data.atomic import replacing
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.journal_log import (
+    BLOCK_SIZE,
+    SAVED,
+    Index,
+    JournalHeader,
+    block_box,
+    block_record,
+    header_record,
+    read_log,
+    record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+LOG = "labels.log"
+COMPACT_ABOVE_BYTES = 32 * 1024**2
+LOCK_SECONDS = 10.0
+UNPAINTED = b""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """An annotation that no named file holds, of a session that is over.
+
+    Attributes
+    ----------
+    folder : Path
+        Where its journal lies.
+    header : JournalHeader
+        What it is about.
+    time : datetime
+        When it was last written, in local time.
+    painted_voxels : int
+        How many voxels are not 0.
+    """
+
+    folder: Path
+    header: JournalHeader
+    time: datetime
+    painted_voxels: int
+
+    def labels(self) -> NDArray[Any]:
+        """Return the labels, in the header's shape and dtype.
+
+        Raises
+        ------
+        InputError
+            If another window recovered or discarded them meanwhile.
+        """
+        log = read_log(self.folder / LOG)
+        if log is None:
+            raise InputError(
+                f"the annotation of {self.header.name} is gone: another window recovered or "
+                "discarded it; look there"
+            )
+        return log.labels()
+
+    def discard(self) -> None:
+        """Remove the journal for good.
+
+        Raises
+        ------
+        OSError
+            If it cannot be removed.
+        """
+        with _index_lock(self.folder.parent):
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+
+
+class Journal:
+    """The open journal of a running session; made by `open_journal`.
+
+    Its methods write files, so they are not for the window's thread; one thread at a time.
+    """
+
+    def __init__(self, folder: Path, header: JournalHeader, lock: FileLock) -> None:
+        self.folder = folder
+        self.header = header
+        self._lock = lock
+        self._digests: dict[Index, bytes] = {}
+        self._places: dict[Index, tuple[int, int]] = {}
+        self._saved = False
+        self._end = 0
+        self._file = open(folder / LOG, "xb+", buffering=0)
+        self._append(header_record(header))
+
+    def describe(self, header: JournalHeader) -> None:
+        """Replace the header: other classes, another name or geometry.
+
+        Raises
+        ------
+        ValueError
+            For another shape or dtype: that is another journal.
+        OSError
+            If it cannot be written.
+        """
+        if (header.shape, header.dtype) != (self.header.shape, self.header.dtype):
+            raise ValueError(f"{header} does not go with the labels of {self.header}")
+        if header != self.header:
+            self._append(header_record(header))
+            self.header = header
+            self._saved = False
+
+    def record(self, labels: NDArray[Any]) -> int:
+        """Write the blocks that changed since the last call, and force them to disk.
+
+        The labels may be painted meanwhile: what is missed or half seen is written by
+        the next call. Unpainted blocks cost next to nothing.
+
+        Parameters
+        ----------
+        labels : integer (Z, Y, X), numpy or another array that can be sliced
+            Of the header's shape and dtype.
+
+        Returns
+        -------
+        int
+            Number of blocks written.
+
+        Raises
+        ------
+        ValueError
+            For another shape or dtype: that is another journal.
+        OSError
+            If the disk is full or gone; the next call writes what this one could not.
+        """
+        if not self._fits(labels):
+            raise ValueError(f"labels {labels.shape} {labels.dtype} are not of {self.header}")
+        written: dict[Index, bytes] = {}
+        for index, block, digest in self._changes(labels):
+            start = self._append(block_record(index, block))
+            self._places[index] = start, self._end
+            written[index] = digest
+        if written:
+            os.fsync(self._file.fileno())
+            self._digests |= written
+            self._saved = False
+            live = sum(end - start for start, end in self._places.values())
+            if self._end > 2 * live + COMPACT_ABOVE_BYTES:
+                self._compact()
+        return len(written)
+
+    def mark_saved(self, labels: NDArray[Any]) -> bool:
+        """Note that a named file holds ``labels``; nothing is offered until more is painted.
+
+        Returns
+        -------
+        bool
+            False, and the annotation stays on offer, if the journal holds other labels.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        if not self._fits(labels) or next(self._changes(labels), None) is not None:
+            return False
+        if not self._saved:
+            self._append(record(SAVED, b""))
+            os.fsync(self._file.fileno())
+            self._saved = True
+        return True
+
+    def close(self) -> None:
+        """End the session; it stays on offer unless it is empty or a named file holds it.
+
+        Raises
+        ------
+        OSError
+            If what is of no more use cannot be removed.
+        """
+        self._file.close()
+        try:
+            with _index_lock(self.folder.parent):
+                self._lock.release()
+                if self._saved or not any(self._digests.values()):
+                    shutil.rmtree(self.folder)
+        finally:
+            self._lock.release()
+
+    def _fits(self, labels: NDArray[Any]) -> bool:
+        return (labels.shape, labels.dtype) == (self.header.shape, np.dtype(self.header.dtype))
+
+    def _changes(self, labels: NDArray[Any]) -> Iterator[tuple[Index, NDArray[Any] | None, bytes]]:
+        """Yield index, voxels (None: nothing painted) and digest of the changed blocks."""
+        grid = [-(-size // BLOCK_SIZE) for size in labels.shape]
+        for z, y, x in np.ndindex(*grid):
+            block, digest = None, UNPAINTED
+            view = np.asarray(labels[block_box((z, y, x))])
+            if view.any():
+                # A copy, so that voxels and digest agree though a stroke goes on.
+                block = np.array(view, order="C")
+                digest = hashlib.blake2b(block.data, digest_size=16).digest()
+            if digest != self._digests.get((z, y, x), UNPAINTED):
+                yield (z, y, x), block, digest
+
+    def _append(self, data: bytes) -> int:
+        """Write a record behind the last whole one and return where it starts."""
+        start = self._end
+        # What a failed write left there would hide all later records from the reader.
+        self._file.truncate(start)
+        self._file.seek(start)
+        if (written := self._file.write(data)) != len(data):
+            raise OSError(f"{self.folder}: {written} of {len(data)} bytes written; free some disk")
+        self._end += len(data)
+        return start
+
+    def _compact(self) -> None:
+        """Rewrite the log with the last record of each block only."""
+        places: dict[Index, tuple[int, int]] = {}
+        try:
+            with replacing(self.folder / LOG) as path:
+                with open(path, "xb") as file:
+                    file.write(header_record(self.header))
+                    for index, (start, end) in self._places.items():
+                        self._file.seek(start)
+                        places[index] = file.tell(), file.tell() + end - start
+                        file.write(self._file.read(end - start))
+                    file.flush()
+                    os.fsync(file.fileno())
+                    size = file.tell()
+                # Windows does not replace an open file.
+                self._file.close()
+            self._places, self._end = places, size
+        finally:
+            if self._file.closed:
+                self._file = open(self.folder / LOG, "rb+", buffering=0)
+
+
+def journal_folder() -> Path:
+    """Return the folder of this user's journals."""
+    return user_data_path("napari-volseg", appauthor=False) / "journal"
+
+
+def open_journal(header: JournalHeader, folder: Path | None = None) -> Journal:
+    """Start the journal of a session in which nothing is painted yet.
+
+    Parameters
+    ----------
+    header : JournalHeader
+        What will be recorded.
+    folder : Path, optional
+        Where the journals lie, instead of `journal_folder`.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    folder = folder or journal_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    session = folder / f"{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+    with _index_lock(folder):
+        session.mkdir()
+        lock = _session_lock(session)
+        lock.acquire(timeout=0)
+        return Journal(session, header, lock)
+
+
+def recoverable(folder: Path | None = None) -> list[Recovery]:
+    """List the annotations that no named file holds, of sessions that are over, newest first.
+
+    Journals with nothing to offer are removed; one that cannot be read is kept and
+    warned of. Reads whole files, so it is not for the window's thread.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where the journals lie, instead of `journal_folder`.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read, or what is of no more use cannot be removed.
+    """
+    folder = folder or journal_folder()
+    if not folder.is_dir():
+        return []
+    with _index_lock(folder):
+        sessions = [path for path in folder.iterdir() if path.is_dir() and not _is_live(path)]
+        offers = [offer for session in sessions if (offer := _offer(session))]
+    return sorted(offers, key=lambda offer: offer.time, reverse=True)
+
+
+def _offer(session: Path) -> Recovery | None:
+    """Return what a session that is over offers; remove it if that is nothing."""
+    try:
+        log = read_log(session / LOG)
+    except InputError as error:
+        warnings.warn(str(error), stacklevel=3)
+        return None
+    if log is None or log.saved or log.painted_voxels() == 0:
+        shutil.rmtree(session)
+        return None
+    time = datetime.fromtimestamp((session / LOG).stat().st_mtime)
+    return Recovery(session, log.header, time, log.painted_voxels())
+
+
+def _is_live(session: Path) -> bool:
+    lock = _session_lock(session)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _session_lock(session: Path) -> FileLock:
+    # Not bound to a thread: the one that closes a journal need not have opened it.
+    return FileLock(session / "owner.lock", thread_local=False)
+
+
+def _index_lock(folder: Path) -> FileLock:
+    # Held wherever the list of journals changes: one being made is not one that is over.
+    return FileLock(folder / "index.lock", timeout=LOCK_SECONDS)

@@ -1,0 +1,60 @@
+"""Label values as files hold them, and as annotations need them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.data.errors import InputError
+
+_LARGEST = int(np.iinfo(np.uint16).max)
+
+
+def as_labels(
+    values: NDArray[Any], where: str, unlabeled: int = UNLABELED
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return values as labels: 0 is unlabeled, classes are 1, 2, ...
+
+    Parameters
+    ----------
+    values : any shape, integers, booleans or floats without fractions
+        Not changed.
+    where : str
+        A file or a layer, named in errors.
+    unlabeled : int
+        The value that means unlabeled. If it is not 0, it becomes 0; where 0 is then a class, all
+        classes move up by one, so that they start at 1: with ``unlabeled=3``, the values 0, 1, 2, 3
+        of the 3D U-Net paper's annotations become 1, 2, 3, 0. Where 0 does not occur, the
+        classes keep their values.
+
+    Returns
+    -------
+    uint8, or uint16 if there are values above 255
+
+    Raises
+    ------
+    InputError
+        For values with fractions, below 0 or above 65535.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "buif":
+        raise InputError(f"{where}: values of type {values.dtype} cannot be labels; save integers")
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.floor(values))).all():
+        raise InputError(
+            f"{where}: values with fractions cannot be labels; is this an image, not an annotation?"
+        )
+    kept = values != unlabeled
+    rest = values[kept]
+    shift = int(unlabeled != UNLABELED and (rest == 0).any())
+    low, high = (int(rest.min()), int(rest.max()) + shift) if rest.size else (0, 0)
+    if low < 0 or high > _LARGEST:
+        raise InputError(
+            f"{where}: labels from {low} to {high - shift}; they must be between 0 and "
+            f"{_LARGEST - shift} (another value that means unlabeled can be named)"
+        )
+    labels = np.zeros(values.shape, np.uint16)
+    labels[kept] = rest.astype(np.uint16) + np.uint16(shift)
+    return labels.astype(np.uint8) if high <= np.iinfo(np.uint8).max else labels

@@ -1,0 +1,128 @@
+"""Regions of a volume: what is read, what is written, and what is trimmed in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_volseg.data.volume import Volume
+
+Region = tuple[slice, slice, slice]
+Border = Literal["mirror", "clip"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of a volume.
+
+    Attributes
+    ----------
+    read : region
+        What to read, context included; with border "mirror" it may reach beyond the volume.
+    write : region
+        What the tile answers for, inside the volume.
+    trim : region
+        Where ``write`` lies inside ``read``.
+    """
+
+    read: Region
+    write: Region
+    trim: Region
+
+
+def tile_grid(
+    shape: tuple[int, int, int],
+    core: tuple[int, int, int],
+    halo: tuple[int, int, int] = (0, 0, 0),
+    border: Border = "clip",
+    align: tuple[int, int, int] = (1, 1, 1),
+) -> list[Tile]:
+    """Cut a volume into tiles whose cores cover every voxel exactly once.
+
+    Parameters
+    ----------
+    shape : (z, y, x)
+        Of the volume.
+    core : (z, y, x)
+        Voxels that a tile writes; the last tile of an axis writes what is left. 0
+        stands for the whole axis.
+    halo : (z, y, x)
+        Context to read on each side.
+    border : "mirror" or "clip"
+        With "mirror" every tile reads ``core + 2 halo`` voxels, whatever lies there;
+        with "clip" a tile reads nothing outside the volume.
+    align : (z, y, x)
+        With "clip", tiles begin to read at multiples of this.
+
+    Raises
+    ------
+    ValueError
+        If a core is not a multiple of ``align``, where tiles would not line up.
+    """
+    axes = []
+    for size, width, context, step in zip(shape, core, halo, align, strict=True):
+        width = width or -(-size // step) * step
+        if width % step:
+            raise ValueError(f"core {core} is not a multiple of {align}")
+        axes.append(list(_intervals(size, width, context, border, step)))
+    return [
+        Tile(
+            read=(z[0], y[0], x[0]),
+            write=(z[1], y[1], x[1]),
+            trim=(z[2], y[2], x[2]),
+        )
+        for z, y, x in product(*axes)
+    ]
+
+
+def _intervals(
+    size: int, width: int, context: int, border: Border, step: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    for start in range(0, size, width):
+        stop = min(start + width, size)
+        if border == "mirror":
+            first, last = start - context, start + width + context
+        else:
+            first = max(0, start - -(-context // step) * step)
+            last = min(size, stop + context)
+        yield slice(first, last), slice(start, stop), slice(start - first, stop - first)
+
+
+def read_block(volume: Volume, region: Region) -> NDArray[np.generic]:
+    """Read a region of a volume, mirrored where it reaches beyond.
+
+    Mirroring does not repeat the border voxel, and goes on back and forth if the
+    region is larger than the volume.
+
+    Returns
+    -------
+    (C, z, y, x) in the volume's dtype
+    """
+    if all(r.start >= 0 and r.stop <= n for r, n in zip(region, volume.shape, strict=True)):
+        return np.asarray(volume.image[(slice(None), *region)])
+    indices = [
+        mirror_indices(r.start, r.stop, n) for r, n in zip(region, volume.shape, strict=True)
+    ]
+    inside = tuple(slice(int(i.min()), int(i.max()) + 1) for i in indices)
+    block = np.asarray(volume.image[(slice(None), *inside)])
+    local = [i - s.start for i, s in zip(indices, inside, strict=True)]
+    return block[(slice(None), *np.ix_(*local))]
+
+
+def mirror_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Map positions start..stop to positions 0..size-1 by mirroring at the ends."""
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    period = 2 * (size - 1)
+    folded = np.arange(start, stop) % period
+    return np.minimum(folded, period - folded)
+
+
+def center_of(region: Region) -> tuple[float, ...]:
+    """Middle of a region in voxels (z, y, x)."""
+    return tuple((r.start + r.stop - 1) / 2 for r in region)

@@ -1,0 +1,1 @@
+"""Prediction of a volume, tile by tile."""

@@ -1,0 +1,50 @@
+"""Which device computes, in words that a user knows."""
+
+from __future__ import annotations
+
+import platform
+
+import psutil
+import torch
+
+from napari_volseg.data.errors import InputError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    InputError
+        If torch does not know the device or cannot reach it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {name!r} cannot be used on this machine; choose auto, cpu, cuda or mps"
+        ) from error
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Name a device for the user, as "GPU NVIDIA RTX 4070" or "CPU, 8 threads"."""
+    if device.type == "cuda":
+        return f"GPU {torch.cuda.get_device_name(device)}"
+    if device.type == "mps":
+        return f"GPU {platform.processor() or 'Apple'}"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes held on the device: torch's on a GPU, the whole process's on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,194 @@
+"""Dense prediction of a volume, as a stream of finished regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.intensity import Intensity, measure_intensity, standardize
+from napari_volseg.data.tiles import Region, Tile, center_of, read_block, tile_grid
+from napari_volseg.data.volume import Volume
+from napari_volseg.inference.device import pick_device
+from napari_volseg.models.checkpoint import Checkpoint
+from napari_volseg.models.registry import Architecture, Walk, get_architecture
+
+View = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedRegion:
+    """A finished piece of a prediction.
+
+    Attributes
+    ----------
+    region : region
+        Where it belongs in the volume.
+    labels : uint8 or uint16 (z, y, x)
+        Class ids, never 0.
+    probabilities : float32 (K, z, y, x)
+        Of the checkpoint's classes, in their order.
+    done, total : int
+        Regions finished, and all there are.
+    """
+
+    region: Region
+    labels: NDArray[np.integer] = field(repr=False)
+    probabilities: NDArray[np.float32] = field(repr=False)
+    done: int
+    total: int
+
+
+def predict(
+    checkpoint: Checkpoint,
+    volume: Volume,
+    *,
+    device: str = "auto",
+    near: View | None = None,
+) -> Iterator[PredictedRegion]:
+    """Predict a volume region by region.
+
+    Every voxel is yielded exactly once. Closing the generator cancels.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The trained network.
+    volume : Volume
+        With as many channels as the network was trained on.
+    device : str
+        "auto", "cpu", "cuda", "mps", ...
+    near : (axis, index), optional
+        A slice that is on view; regions that meet it come first, then by distance.
+
+    Raises
+    ------
+    InputError
+        If the volume does not fit the network, or the device cannot be used.
+    """
+    check_channels(checkpoint, volume)
+    chosen = pick_device(device)
+    module, config = checkpoint.module(chosen)
+    intensity = intensity_for(checkpoint, volume)
+    architecture = get_architecture(checkpoint.model)
+    table = label_table(checkpoint)
+    regions = class_probabilities(module, config, architecture, volume, intensity, chosen, near)
+    for region, probabilities, done, total in regions:
+        labels = table[probabilities.argmax(0).cpu().numpy()]
+        yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
+
+
+def predict_volume(
+    checkpoint: Checkpoint, volume: Volume, *, device: str = "auto"
+) -> NDArray[np.integer]:
+    """Predict a whole volume at once: the labels, uint8 or uint16 (Z, Y, X).
+
+    Raises
+    ------
+    InputError
+        As ``predict``.
+    """
+    labels = np.zeros(volume.shape, dtype=label_table(checkpoint).dtype)
+    for piece in predict(checkpoint, volume, device=device):
+        labels[piece.region] = piece.labels
+    return labels
+
+
+def check_channels(checkpoint: Checkpoint, volume: Volume) -> None:
+    """Refuse a volume that the network cannot read.
+
+    Raises
+    ------
+    InputError
+        If the number of channels differs.
+    """
+    if volume.channels != checkpoint.channels:
+        raise InputError(
+            f"{volume.name}: {volume.channels} channels, but the model was trained on "
+            f"{checkpoint.channels}; choose an image like the ones it was trained on"
+        )
+
+
+def intensity_for(checkpoint: Checkpoint, volume: Volume) -> Intensity:
+    """Return what standardizes a volume for a network: the volume's own, or the training's."""
+    if checkpoint.training.get("normalization") == "training":
+        return checkpoint.intensity
+    return measure_intensity(volume)
+
+
+def label_table(checkpoint: Checkpoint) -> NDArray[np.integer]:
+    """Label of each class index, uint8 where that is enough, else uint16."""
+    ids = [c.id for c in checkpoint.classes]
+    return np.asarray(ids, dtype=np.uint8 if max(ids) < 256 else np.uint16)
+
+
+@torch.inference_mode()
+def class_probabilities(
+    module: nn.Module,
+    config: object,
+    architecture: Architecture,
+    volume: Volume,
+    intensity: Intensity,
+    device: torch.device,
+    near: View | None = None,
+    wanted: Callable[[Region], bool] = lambda region: True,
+) -> Iterator[tuple[Region, Tensor, int, int]]:
+    """Walk a volume as the architecture asks and yield class probabilities.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode, on the device.
+    wanted : callable (region) -> bool
+        Regions for which it is False are not computed; the others are.
+
+    Yields
+    ------
+    region, probabilities (K, z, y, x) on the device, regions done, regions in all
+    """
+    walk = architecture.walk(config, volume.shape)
+
+    def tile_probabilities(tile: Tile) -> Tensor:
+        block = torch.from_numpy(standardize(read_block(volume, tile.read), intensity))
+        found = architecture.probabilities(module, config, block[None].to(device))
+        return fit(found, tile)
+
+    tiles = [t for t in order_tiles(plan_tiles(walk, volume.shape), near) if wanted(t.write)]
+    for done, tile in enumerate(tiles, start=1):
+        yield tile.write, tile_probabilities(tile), done, len(tiles)
+
+
+def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
+    """Return the tiles of a walk over a volume of that shape."""
+    return tile_grid(shape, walk.core, walk.halo, walk.border, walk.align)
+
+
+def fit(probabilities: Tensor, tile: Tile) -> Tensor:
+    """Trim what a network gave for a tile to what the tile writes.
+
+    Valid convolutions give the core already, others give all that was read.
+    """
+    read = tuple(r.stop - r.start for r in tile.read)
+    if tuple(probabilities.shape[1:]) == read:
+        return probabilities[(slice(None), *tile.trim)]
+    write = tuple(slice(0, r.stop - r.start) for r in tile.write)
+    return probabilities[(slice(None), *write)]
+
+
+def order_tiles(tiles: Sequence[Tile], near: View | None) -> list[Tile]:
+    """Sort tiles by the distance of what they write from a slice on view."""
+    if near is None:
+        return list(tiles)
+    axis, index = near
+
+    def distance(tile: Tile) -> tuple[float, float]:
+        side = tile.write[axis]
+        outside = max(side.start - index, index - (side.stop - 1), 0)
+        return outside, abs(center_of(tile.write)[axis] - index)
+
+    return sorted(tiles, key=distance)

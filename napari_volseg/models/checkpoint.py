@@ -1,0 +1,167 @@
+"""The model file: one safetensors file with all that is needed to resume or predict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from napari_volseg.data.annotation import LabelClass
+from napari_volseg.data.atomic import replacing
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.intensity import ChannelIntensity, Intensity
+from napari_volseg.models.registry import get_architecture
+
+FORMAT = 1
+SUFFIX = ".volseg"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network.
+
+    Attributes
+    ----------
+    model : str
+        Name of the architecture.
+    config : mapping
+        Its configuration, as plain values.
+    training : mapping
+        The ``TrainingConfig``, as plain values.
+    channels : int
+        Input channels.
+    classes : tuple of LabelClass
+        Class k of the network is label ``classes[k].id``.
+    spacing, unit : (z, y, x), str
+        Voxel size it was trained at.
+    intensity : Intensity
+        Gray-value statistics of the training volumes, channel by channel.
+    step, seconds : int, float
+        Steps and seconds trained.
+    score : float or None
+        Mean foreground IoU on held-out labeled voxels.
+    weights : mapping of str to tensor
+        What predicts: the best (averaged) weights so far, on the CPU.
+    state : mapping of str to tensor
+        What resuming needs besides: current weights, optimizer, random numbers.
+        Empty in a file that only predicts.
+    progress : mapping
+        Plain values that belong to ``state``.
+    """
+
+    model: str
+    config: Mapping[str, Any]
+    training: Mapping[str, Any]
+    channels: int
+    classes: tuple[LabelClass, ...]
+    spacing: tuple[float, float, float]
+    unit: str
+    intensity: Intensity
+    step: int
+    seconds: float
+    score: float | None
+    weights: Mapping[str, Tensor] = field(repr=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def module(self, device: torch.device | str = "cpu") -> tuple[nn.Module, Any]:
+        """Return the network with the predicting weights, in evaluation mode, and its config."""
+        architecture = get_architecture(self.model)
+        config = config_from_json(architecture.config, self.config)
+        module = architecture.build(config, self.channels, len(self.classes))
+        module.load_state_dict(dict(self.weights))
+        return module.to(device).eval(), config
+
+    def without_state(self) -> Checkpoint:
+        """Return a copy that only predicts, about a third of the size."""
+        return replace(self, state={}, progress={})
+
+
+def config_from_json(config_type: type, values: Mapping[str, Any]) -> Any:
+    """Build a configuration dataclass from JSON values: lists become tuples."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(v) for v in value) if isinstance(value, list) else value
+
+    return config_type(**{name: frozen(value) for name, value in values.items()})
+
+
+def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write the model file; a reader never sees half of it.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    tensors = {f"weights.{k}": v.contiguous() for k, v in checkpoint.weights.items()}
+    tensors |= {f"state.{k}": v.contiguous() for k, v in checkpoint.state.items()}
+    document = {
+        "format": FORMAT,
+        "model": checkpoint.model,
+        "config": dict(checkpoint.config),
+        "training": dict(checkpoint.training),
+        "channels": checkpoint.channels,
+        "classes": [[c.id, c.name, c.color] for c in checkpoint.classes],
+        "spacing": checkpoint.spacing,
+        "unit": checkpoint.unit,
+        "intensity": [astuple(channel) for channel in checkpoint.intensity],
+        "step": checkpoint.step,
+        "seconds": checkpoint.seconds,
+        "score": checkpoint.score,
+        "progress": dict(checkpoint.progress),
+    }
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={"napari_volseg": json.dumps(document)})
+
+
+def load_model(path: str | Path) -> Checkpoint:
+    """Read a model file; nothing in it is ever executed.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no model of ours, or was written by a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a model that `napari-volseg train` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        document = json.loads(metadata["napari_volseg"])
+        version = document["format"]
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path}: not a napari-volseg model; give a file that `napari-volseg train` wrote"
+        ) from error
+    if version > FORMAT:
+        raise InputError(f"{path}: written by a newer napari-volseg; update with pip to read it")
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "state": {}}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        parts[part][name] = tensor
+    return Checkpoint(
+        model=document["model"],
+        config=document["config"],
+        training=document["training"],
+        channels=document["channels"],
+        classes=tuple(LabelClass(*c) for c in document["classes"]),
+        spacing=tuple(document["spacing"]),
+        unit=document["unit"],
+        intensity=tuple(ChannelIntensity(*channel) for channel in document["intensity"]),
+        step=document["step"],
+        seconds=document["seconds"],
+        score=document["score"],
+        weights=parts["weights"],
+        state=parts["state"],
+        progress=document["progress"],
+    )

@@ -1,0 +1,160 @@
+"""What an architecture is, and the list of those there are.
+
+A new architecture is one new file in this folder that defines ``ARCHITECTURE``; third
+parties name theirs in the entry-point group ``napari_volseg.models``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from napari_volseg.data.annotation import Case
+from napari_volseg.data.errors import InputError
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.pool import Pool
+from napari_volseg.sparse.stage import Stage
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How an architecture walks over a volume.
+
+    Attributes
+    ----------
+    core : (z, y, x)
+        Voxels that a tile writes; 0 stands for the whole axis.
+    halo : (z, y, x)
+        Context read on each side of the core.
+    border : "mirror" or "clip"
+        Beyond the volume: the mirrored volume, or nothing (the tile is smaller there).
+    align : (z, y, x)
+        Tiles begin at multiples of this, so that pooling falls on the same voxels
+        whatever the tile; the cores are multiples of it.
+    """
+
+    core: tuple[int, int, int]
+    halo: tuple[int, int, int] = (0, 0, 0)
+    border: Literal["mirror", "clip"] = "clip"
+    align: tuple[int, int, int] = (1, 1, 1)
+
+
+def count_all(module: nn.Module) -> int:
+    """Number of all parameters, as most papers count."""
+    return sum(p.numel() for p in module.parameters())
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """One network of a paper: how to build it, train it, and walk a volume with it.
+
+    Attributes
+    ----------
+    name, title, summary, paper : str
+        Registry name; what the window shows; one line for the tooltip; the citation.
+    config : type
+        Its frozen configuration dataclass.
+    presets : mapping of str to config
+        Named settings; "paper" is the paper's.
+    auto : callable (cases, device, training) -> config
+        The settings that fit the device and the voxels.
+    build : callable (config, in_channels, n_classes) -> module
+        ``module(image (B, C, Z, Y, X))`` gives logits (B, K, ...).
+    stages : callable (config, training, pool) -> stages
+        How it is trained.
+    walk : callable (config, shape) -> Walk
+        How it walks over a volume of that shape.
+    probabilities : callable (module, config, block) -> tensor
+        Class probabilities (K, z, y, x) of the core of a block (1, C, z, y, x) that
+        was read with ``walk``'s halo, or of the whole block.
+    paper_channels, paper_classes : int
+        Input channels and classes of the paper, for its parameter count.
+    count : callable (module) -> int
+        Parameters as its paper counts them.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    config: type
+    presets: Mapping[str, Any]
+    auto: Callable[[Sequence[Case], torch.device, TrainingConfig], Any]
+    build: Callable[[Any, int, int], nn.Module]
+    stages: Callable[[Any, TrainingConfig, Pool], tuple[Stage, ...]]
+    walk: Callable[[Any, tuple[int, int, int]], Walk]
+    probabilities: Callable[[nn.Module, Any, Tensor], Tensor]
+    paper_channels: int = 1
+    paper_classes: int = 2
+    count: Callable[[nn.Module], int] = count_all
+
+    def configure(
+        self, training: TrainingConfig, cases: Sequence[Case], device: torch.device
+    ) -> Any:
+        """Return the configuration that a training asks for.
+
+        Raises
+        ------
+        InputError
+            For an unknown preset or option.
+        """
+        if training.preset == "auto":
+            config = self.auto(cases, device, training)
+        elif training.preset in self.presets:
+            config = self.presets[training.preset]
+        else:
+            known = ", ".join(("auto", *self.presets))
+            raise InputError(
+                f"{self.name} has no preset {training.preset!r}; choose one of {known}"
+            )
+        known_options = {f.name for f in fields(self.config)}
+        if unknown := set(training.options) - known_options:
+            raise InputError(
+                f"{self.name} has no option {', '.join(sorted(unknown))}; "
+                f"it has {', '.join(sorted(known_options))}"
+            )
+        return replace(config, **training.options)
+
+    def paper_parameters(self) -> int:
+        """Parameters of the paper's configuration, as its paper counts them."""
+        with torch.device("meta"):
+            module = self.build(self.presets["paper"], self.paper_channels, self.paper_classes)
+        return self.count(module)
+
+
+@cache
+def architectures() -> dict[str, Architecture]:
+    """Return every architecture by name: this folder's, then third parties'."""
+    found: dict[str, Architecture] = {}
+    package = importlib.import_module("napari_volseg.models")
+    for module_info in pkgutil.iter_modules(package.__path__, "napari_volseg.models."):
+        module = importlib.import_module(module_info.name)
+        for architecture in getattr(module, "ARCHITECTURES", ()):
+            found[architecture.name] = architecture
+    for entry in entry_points(group="napari_volseg.models"):
+        architecture = entry.load()
+        found[architecture.name] = architecture
+    return found
+
+
+def get_architecture(name: str) -> Architecture:
+    """Return the architecture of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message lists those there are.
+    """
+    try:
+        return architectures()[name]
+    except KeyError:
+        known = ", ".join(architectures())
+        raise InputError(f"no architecture is called {name!r}; there are: {known}") from None

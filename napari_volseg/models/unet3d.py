@@ -1,0 +1,399 @@
+"""3D U-Net: learning dense volumetric segmentation from sparse annotation.
+
+Cicek, Abdulkadir, Lienkamp, Brox, Ronneberger, MICCAI 2016. Figure 2 is ``UNet3D``,
+section 2 the batch normalization, section 3.2 the training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_volseg.data.annotation import Case
+from napari_volseg.data.errors import InputError
+from napari_volseg.models.registry import Architecture, Walk
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.losses import balanced_weights, cross_entropy, dice_loss
+from napari_volseg.sparse.pool import Pool
+from napari_volseg.sparse.sampling import PatchPlan, sample_batch
+from napari_volseg.sparse.stage import Batch, Stage, constant_rate, warmup_cosine
+
+Triple = tuple[int, int, int]
+
+SLAB = 4
+"""How many times flatter than wide a patch around a painted slice is: a cube would spend
+most of its voxels far from any label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNet3DConfig:
+    """Settings of the 3D U-Net; the defaults are the paper's.
+
+    Raises
+    ------
+    InputError
+        For settings that build no network.
+    """
+
+    channels: int = 32
+    """Channels of the first convolution; they double before each pooling."""
+
+    pooling: tuple[Triple, ...] = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
+    """Pooling between the resolution steps (z, y, x); 1 where voxels are coarse already."""
+
+    kernels: tuple[Triple, ...] = ((3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+    """Size of the convolutions of each resolution step (z, y, x)."""
+
+    normalization: Literal["batch", "none"] = "batch"
+    """Batch normalization before each ReLU, or none."""
+
+    test_statistics: Literal["batch", "running"] = "batch"
+    """What batch normalization uses at test time: the current tile's statistics
+    (section 2: "using the current statistics also at test time works the best"), or those
+    gathered in training, with which a tiled prediction equals a whole one."""
+
+    padding: Literal["valid", "same"] = "valid"
+    """"valid" convolutions see real (mirrored at borders) context only; "same" ones pad with
+    zeros, which costs far less on small tiles."""
+
+    patches: tuple[Triple, ...] = ((28, 44, 44),)
+    """Voxels (z, y, x) that the loss sees in training: one shape, or three, for labels
+    painted on slices across z, y and x."""
+
+    tile: Triple = (28, 44, 44)
+    """Voxels (z, y, x) that a tile predicts."""
+
+    batch_size: int = 1
+    """Patches a step."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 2 or self.channels % 2:
+            raise InputError(
+                f"channels is {self.channels}; the 3D U-Net takes an even number from 2"
+            )
+        if len(self.kernels) != len(self.pooling) + 1:
+            raise InputError(
+                f"{len(self.kernels)} kernels for {len(self.pooling)} poolings; there is one "
+                "resolution step more than poolings"
+            )
+        if any(k % 2 == 0 for kernel in self.kernels for k in kernel):
+            raise InputError(f"kernels {self.kernels} must be odd")
+
+    @property
+    def divisor(self) -> Triple:
+        """Voxels (z, y, x) that one voxel of the lowest resolution step stands for."""
+        z, y, x = (math.prod(p[a] for p in self.pooling) for a in range(3))
+        return z, y, x
+
+    @property
+    def margin(self) -> Triple:
+        """Voxels of context that an output voxel needs on each side, (z, y, x)."""
+        reach = []
+        for axis in range(3):
+            scale, total = 1, 0
+            for step, kernel in enumerate(self.kernels):
+                # Two convolutions on the way down, and two on the way up save at the bottom.
+                visits = 1 if step == len(self.pooling) else 2
+                total += visits * 2 * (kernel[axis] // 2) * scale
+                if step < len(self.pooling):
+                    scale *= self.pooling[step][axis]
+            reach.append(total)
+        return reach[0], reach[1], reach[2]
+
+
+class UNet3D(nn.Module):
+    """The network of figure 2.
+
+    With "valid" padding, an image of ``n`` voxels gives ``n - 2 * margin`` voxels of
+    logits and ``n - 2 * margin`` must be a multiple of ``divisor``; with "same" padding
+    any size gives its own size.
+    """
+
+    def __init__(self, config: UNet3DConfig, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.channels
+        self.down = nn.ModuleList()
+        for step, kernel in enumerate(config.kernels):
+            before = in_channels if step == 0 else width * 2**step
+            self.down.append(
+                double_convolution(before, width * 2**step, width * 2 ** (step + 1), kernel, config)
+            )
+        self.lift = nn.ModuleList()
+        self.up = nn.ModuleList()
+        for step in reversed(range(len(config.pooling))):
+            deep, skip = width * 2 ** (step + 2), width * 2 ** (step + 1)
+            pool = config.pooling[step]
+            self.lift.append(nn.ConvTranspose3d(deep, deep, pool, pool, bias=False))
+            self.up.append(
+                double_convolution(deep + skip, skip, skip, config.kernels[step], config)
+            )
+        self.classify = nn.Conv3d(width * 2, n_classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map an image (B, C, Z, Y, X) to logits (B, K, ...)."""
+        shape = image.shape[2:]
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+        if self.config.padding == "same":
+            missing = [-n % d for n, d in zip(shape, self.config.divisor, strict=True)]
+            image = functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
+        skips = []
+        for step, block in enumerate(self.down):
+            image = block(image)
+            if step < len(self.config.pooling):
+                skips.append(image)
+                image = functional.max_pool3d(image, self.config.pooling[step])
+        for lift, block in zip(self.lift, self.up, strict=True):
+            image = lift(image)
+            image = block(torch.cat([crop_center(skips.pop(), image.shape[2:]), image], 1))
+        logits: Tensor = self.classify(image)
+        if self.config.padding == "same":
+            logits = logits[:, :, : shape[0], : shape[1], : shape[2]]
+        return logits
+
+
+def double_convolution(
+    before: int, between: int, after: int, kernel: Triple, config: UNet3DConfig
+) -> nn.Sequential:
+    """Two convolutions, each followed by (batch normalization and) a ReLU."""
+    layers: list[nn.Module] = []
+    padding = tuple(k // 2 for k in kernel) if config.padding == "same" else 0
+    for a, b in ((before, between), (between, after)):
+        layers.append(nn.Conv3d(a, b, kernel, padding=padding))
+        if config.normalization == "batch":
+            layers.append(
+                nn.BatchNorm3d(b, track_running_stats=config.test_statistics == "running")
+            )
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def crop_center(features: Tensor, shape: Sequence[int]) -> Tensor:
+    """Crop feature maps (B, C, Z, Y, X) around their middle."""
+    for axis, size in enumerate(shape, start=2):
+        features = features.narrow(axis, (features.shape[axis] - size) // 2, size)
+    return features
+
+
+def build(config: UNet3DConfig, in_channels: int, n_classes: int) -> UNet3D:
+    """Build the network, He-initialized as usual for ReLU."""
+    module = UNet3D(config, in_channels, n_classes)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d) and layer is not module.classify:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module.to(memory_format=torch.channels_last_3d)
+
+
+def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) -> UNet3DConfig:
+    """Settings that fit the device and the voxels.
+
+    Axes are pooled only once their voxels are no finer than twice the others', so that
+    features become isotropic in space; coarse axes get no convolution before. A CPU
+    gets a narrow network of three steps, a GPU the paper's width.
+    """
+    spacing = cases[0].volume.spacing
+    on_cpu = device.type == "cpu"
+    levels = 3 if on_cpu else 4
+    shape = tuple(max(case.volume.shape[a] for case in cases) for a in range(3))
+    pooling, kernels = plan_resolution(spacing, shape, levels)
+    voxels = 40**3 if on_cpu else 128**3
+    patches = tuple(
+        plan_patch(
+            [s * (SLAB if a == axis else 1) for a, s in enumerate(spacing)], shape, pooling, voxels
+        )
+        for axis in range(3)
+    )
+    return UNet3DConfig(
+        channels=8 if on_cpu else 32,
+        pooling=pooling,
+        kernels=kernels,
+        padding="same",
+        test_statistics="running",
+        patches=patches,
+        tile=plan_patch(spacing, (10**6,) * 3, pooling, 112**3 if on_cpu else 192**3),
+        # A batch of one would fall off torch's fast path for small convolutions on a CPU.
+        batch_size=2,
+    )
+
+
+def plan_resolution(
+    spacing: Sequence[float], shape: Sequence[int], levels: int
+) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+    """Choose pooling and kernels from voxel size and volume.
+
+    Returns
+    -------
+    pooling : (z, y, x) for each of up to ``levels - 1`` transitions
+    kernels : (z, y, x) for each resolution step
+    """
+    size, left = list(spacing), list(shape)
+    pooling: list[Triple] = []
+    kernels: list[Triple] = [_kernel(size, left)]
+    while len(pooling) < levels - 1:
+        finest = min(s for s, n in zip(size, left, strict=True) if n > 1) if max(left) > 1 else 0
+        pool = [2 if s < 2 * finest and n >= 8 else 1 for s, n in zip(size, left, strict=True)]
+        if pool == [1, 1, 1]:
+            break
+        pooling.append((pool[0], pool[1], pool[2]))
+        size = [s * p for s, p in zip(size, pool, strict=True)]
+        left = [n // p for n, p in zip(left, pool, strict=True)]
+        kernels.append(_kernel(size, left))
+    return tuple(pooling), tuple(kernels)
+
+
+def _kernel(size: Sequence[float], left: Sequence[int]) -> Triple:
+    # A neighbor twice as far as another tells half as much: leave it out until pooling
+    # has brought the others as far.
+    z, y, x = (3 if n > 1 and s <= 2.5 * min(size) else 1 for s, n in zip(size, left, strict=True))
+    return z, y, x
+
+
+def plan_patch(
+    spacing: Sequence[float], shape: Sequence[int], pooling: Sequence[Triple], voxels: int
+) -> Triple:
+    """Choose a patch of about ``voxels`` voxels, a cube in space, inside the volume.
+
+    Each side is a multiple of what pooling divides by. What an axis of the volume is
+    too short for, the others get.
+    """
+    divisor = [math.prod(p[a] for p in pooling) for a in range(3)]
+    limit = [-(-n // d) * d for n, d in zip(shape, divisor, strict=True)]
+    sides = [0, 0, 0]
+    free = {0, 1, 2}
+    while free:
+        rest = voxels / math.prod(sides[a] for a in range(3) if a not in free)
+        edge = (rest * math.prod(spacing[a] for a in free)) ** (1 / len(free))
+        tight = {a for a in free if edge / spacing[a] >= limit[a]}
+        for a in tight or free:
+            wanted = max(1, round(edge / spacing[a] / divisor[a])) * divisor[a]
+            sides[a] = min(wanted, limit[a])
+        free -= tight or free
+    return sides[0], sides[1], sides[2]
+
+
+def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[Stage, ...]:
+    """One stage: patches on labels, weighted cross-entropy (and Dice), SGD or AdamW."""
+    valid = config.padding == "valid"
+    plan = PatchPlan(
+        shapes=tuple(valid_size(config, p) for p in config.patches) if valid else config.patches,
+        halo=config.margin if valid else (0, 0, 0),
+        border="mirror" if valid else "clip",
+        batch_size=training.batch_size or config.batch_size,
+    )
+    weights = torch.tensor(
+        balanced_weights(pool.counts, training.balance, training.class_weights), device=pool.device
+    )
+
+    def sample(generator: torch.Generator) -> Batch:
+        return sample_batch(pool, plan, training, generator)
+
+    def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
+        logits = module(batch.image)
+        value = (1 - training.dice_weight) * cross_entropy(logits, batch.target, weights)
+        if training.dice_weight:
+            value = value + training.dice_weight * dice_loss(logits, batch.target)
+        return value
+
+    return (
+        Stage(
+            name="training",
+            sample=sample,
+            loss=loss,
+            optimizer=partial(make_optimizer, training),
+            schedule=warmup_cosine if training.optimizer == "adamw" else constant_rate,
+        ),
+    )
+
+
+def make_optimizer(
+    training: TrainingConfig, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """SGD as Caffe's 3D U-Net solver, or AdamW for a short budget.
+
+    The paper says "stochastic gradient descent solver of Caffe" and gives no rate; the
+    rate 0.001 and momentum 0.99 are the u-net's of the same authors (Ronneberger 2015).
+    """
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=training.learning_rate or 1e-3, momentum=0.99)
+    return torch.optim.AdamW(parameters, lr=training.learning_rate or 3e-3, weight_decay=1e-3)
+
+
+def valid_size(config: UNet3DConfig, size: Triple) -> Triple:
+    """Round an output size (z, y, x) up to one at which valid convolutions line up with pooling."""
+    z, y, x = (
+        -(-(n - _offset(config, a)) // config.divisor[a]) * config.divisor[a] + _offset(config, a)
+        for a, n in enumerate(size)
+    )
+    return z, y, x
+
+
+def _offset(config: UNet3DConfig, axis: int) -> int:
+    # The lowest step must see whole voxels: input = output + 2 margin, divided by each
+    # pooling after the convolutions above it; the remainder is the same for all sizes.
+    for offset in range(config.divisor[axis]):
+        size = offset + 2 * config.margin[axis] + config.divisor[axis] * 8
+        for step, pool in enumerate(config.pooling):
+            size -= 2 * (config.kernels[step][axis] // 2) * 2
+            if size % pool[axis]:
+                break
+            size //= pool[axis]
+        else:
+            return offset
+    raise InputError(
+        f"no tile size fits the poolings {config.pooling} and kernels {config.kernels}"
+    )
+
+
+def walk(config: UNet3DConfig, shape: Triple) -> Walk:
+    """Overlap-tile: mirrored context for valid convolutions, clipped for padded ones."""
+    if config.padding == "valid":
+        return Walk(valid_size(config, config.tile), config.margin, "mirror")
+    z, y, x = (max(1, round(t / d)) * d for t, d in zip(config.tile, config.divisor, strict=True))
+    return Walk(core=(z, y, x), halo=config.margin, border="clip", align=config.divisor)
+
+
+def probabilities(module: nn.Module, config: UNet3DConfig, block: Tensor) -> Tensor:
+    """Class probabilities (K, z, y, x) of a block (1, C, z, y, x)."""
+    return torch.softmax(module(block).float(), 1)[0]
+
+
+def count_convolutions(module: nn.Module) -> int:
+    """Weights and biases of the convolutions, as the paper's 19,069,955 counts them."""
+    return sum(
+        p.numel()
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
+        for p in layer.parameters()
+    )
+
+
+ARCHITECTURES = (
+    Architecture(
+        name="unet3d",
+        title="3D U-Net",
+        summary="Learns 3D context from a few slices; the default.",
+        paper="Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation",
+        config=UNet3DConfig,
+        presets={
+            "paper": UNet3DConfig(),
+            "paper_without_batch_norm": UNet3DConfig(normalization="none"),
+        },
+        auto=auto,
+        build=build,
+        stages=stages,
+        walk=walk,
+        probabilities=probabilities,
+        paper_channels=3,
+        paper_classes=3,
+        count=count_convolutions,
+    ),
+)

@@ -1,0 +1,1 @@
+"""What learning from few labels is made of: losses, sampling, augmentation, stages."""

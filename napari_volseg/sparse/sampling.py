@@ -1,0 +1,172 @@
+"""Patches drawn where labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_volseg.data.tiles import Border
+from napari_volseg.sparse.augment import (
+    change_gray_values,
+    deformed_positions,
+    fold,
+    interpolate,
+    patch_positions,
+)
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.pool import Pool, PoolCase
+from napari_volseg.sparse.stage import IGNORE, Batch
+
+CLASS_UNIFORM = 0.5
+"""Part of the patches whose labeled voxel is drawn with equal chances for every class;
+the others draw from all labeled voxels alike, which keeps what is common common."""
+
+
+REDRAWS = 20
+"""Tries to find another voxel on a slice of the same orientation."""
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """The patches that an architecture trains on.
+
+    Attributes
+    ----------
+    shapes : one or three of (z, y, x)
+        Voxels that the loss sees. Three: for labels painted on slices across z, y and x.
+    halo : (z, y, x)
+        Context around them that only the image has (valid convolutions).
+    border : "mirror" or "clip"
+        "mirror": patches may reach beyond the volume, which is mirrored there;
+        "clip": patches are moved inside, where they fit.
+    batch_size : int
+    """
+
+    shapes: tuple[Triple, ...]
+    halo: Triple = (0, 0, 0)
+    border: Border = "clip"
+    batch_size: int = 1
+
+
+def sample_batch(
+    pool: Pool, plan: PatchPlan, config: TrainingConfig, generator: torch.Generator
+) -> Batch:
+    """Draw augmented patches, each with at least one labeled voxel in reach of its middle.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        On the CPU; all randomness comes from it.
+
+    Returns
+    -------
+    Batch
+        On the pool's device.
+    """
+    images, targets = [], []
+    shape = None
+    for _ in range(plan.batch_size):
+        case, voxel, axis = draw_voxel(pool, generator)
+        # The patches of a batch have one shape: the first voxel's slice decides.
+        shape = shape or plan.shapes[axis % len(plan.shapes)]
+        for _ in range(REDRAWS):
+            if plan.shapes[axis % len(plan.shapes)] == shape:
+                break
+            case, voxel, axis = draw_voxel(pool, generator)
+        image, target = sample_patch(case, voxel, shape, plan, config, generator, pool.device)
+        images.append(image)
+        targets.append(target)
+    return Batch(torch.stack(images), torch.stack(targets))
+
+
+def draw_voxel(pool: Pool, generator: torch.Generator) -> tuple[PoolCase, Tensor, int]:
+    """Draw a labeled voxel: its case, its position (z, y, x), and the axis its slice is across."""
+    classes = [k for k, count in enumerate(pool.counts) if count]
+    if float(torch.rand(1, generator=generator)) < CLASS_UNIFORM:
+        weights = [1.0] * len(classes)
+    else:
+        weights = [float(pool.counts[k]) for k in classes]
+    k = classes[_draw(weights, generator)]
+    case = pool.cases[_draw([float(len(c.voxels[k])) for c in pool.cases], generator)]
+    index = int(torch.randint(len(case.voxels[k]), (1,), generator=generator))
+    return case, torch.from_numpy(case.voxels[k][index]), int(case.axes[k][index])
+
+
+def _draw(weights: Sequence[float], generator: torch.Generator) -> int:
+    if len(weights) == 1:
+        return 0
+    return int(torch.multinomial(torch.tensor(weights), 1, generator=generator))
+
+
+def sample_patch(
+    case: PoolCase,
+    voxel: Tensor,
+    shape: Triple,
+    plan: PatchPlan,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Cut one augmented patch around a labeled voxel.
+
+    Returns
+    -------
+    image : float32 (C, z, y, x), halo included
+    target : int64 (z, y, x)
+    """
+    # The voxel falls anywhere in the middle half, so that it is seen with context.
+    shift = (torch.rand(3, generator=generator) - 0.5) * torch.tensor(shape) / 2
+    center = place_patch(voxel + shift, shape, plan.border, case.target.shape)
+    z, y, x = (n + 2 * h for n, h in zip(shape, plan.halo, strict=True))
+    full = (z, y, x)
+    if float(torch.rand(1, generator=generator)) < config.augmentation:
+        positions = deformed_positions(full, center, case.volume.spacing, config, generator)
+    else:
+        positions = patch_positions(full, center)
+    inner = tuple(slice(h, h + n) for n, h in zip(shape, plan.halo, strict=True))
+    image = read_image(case, positions, device)
+    target = read_target(case, positions[inner]).to(device)
+    if config.flips:
+        flipped = [a for a in range(3) if float(torch.rand(1, generator=generator)) < 0.5]
+        image = image.flip([a + 1 for a in flipped])
+        target = target.flip(flipped)
+    return change_gray_values(image, config.gray_value, generator), target
+
+
+def place_patch(center: Tensor, shape: Triple, border: Border, volume: Sequence[int]) -> Tensor:
+    """Snap a patch to voxels and, with border "clip", move it inside the volume where it fits."""
+    half = (torch.tensor(shape, dtype=torch.float32) - 1) / 2
+    center = (center - half).round() + half
+    if border == "clip":
+        last = torch.tensor(volume, dtype=torch.float32) - 1
+        middle = (last / 2 - half).floor() + half
+        fits = half * 2 <= last
+        center = torch.where(
+            fits, center.clamp(min=half, max=torch.maximum(last - half, half)), middle
+        )
+    return center
+
+
+def read_image(case: PoolCase, positions: Tensor, device: torch.device) -> Tensor:
+    """Read the standardized image at positions (z, y, x, 3), mirrored outside, on the device."""
+    folded = fold(positions, case.volume.shape)
+    low = folded.flatten(0, 2).amin(0).floor().long()
+    high = folded.flatten(0, 2).amax(0).ceil().long() + 1
+    region = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    block = case.read((region[0], region[1], region[2])).to(device, torch.float32)
+    return interpolate(block, (folded - low).to(device))
+
+
+def read_target(case: PoolCase, positions: Tensor) -> Tensor:
+    """Read the class index at the nearest voxel, ``IGNORE`` outside, int64 (z, y, x)."""
+    nearest = positions.round().long()
+    last = torch.tensor(case.target.shape) - 1
+    inside = ((nearest >= 0) & (nearest <= last)).all(-1)
+    z, y, x = nearest.clamp(min=torch.zeros(3, dtype=torch.long), max=last).unbind(-1)
+    values = torch.from_numpy(case.target)[z, y, x].long()
+    return torch.where(inside, values, IGNORE)

@@ -1,0 +1,79 @@
+"""One phase of training: how it samples, its loss, which parameters move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IGNORE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step sees.
+
+    Attributes
+    ----------
+    image : float32 (B, C, Z, Y, X)
+        Standardized gray values.
+    target : int64 (B, Z, Y, X)
+        Class index from 0 (the label minus one); ``IGNORE`` where nothing is labeled.
+    """
+
+    image: Tensor
+    target: Tensor
+
+
+def all_parameters(module: nn.Module) -> Iterable[nn.Parameter]:
+    """Every parameter of the module: the choice of most stages."""
+    return module.parameters()
+
+
+def warmup_cosine(fraction: float, scores: list[float]) -> float:
+    """Learning-rate factor: linear warm-up over the first 5%, then a cosine to zero."""
+    if fraction < 0.05:
+        return (fraction + 1e-3) / 0.051
+    return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (fraction - 0.05) / 0.95))))
+
+
+def constant_rate(fraction: float, scores: list[float]) -> float:
+    """Learning-rate factor 1 throughout."""
+    return 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What one phase of training does.
+
+    Attributes
+    ----------
+    name : str
+        Shown to the user.
+    sample : callable (generator) -> batch
+        Draws what a step sees; whatever it returns is handed to ``loss``. All
+        randomness comes from the given CPU generator, so that a resumed training
+        repeats an uninterrupted one.
+    loss : callable (module, batch, step) -> scalar tensor
+        Forward pass and loss; ``step`` counts within the stage.
+    parameters : callable (module) -> parameters
+        Which parameters move; all others are frozen.
+    optimizer : callable (parameters) -> torch optimizer
+        Built when the stage starts.
+    schedule : callable (fraction, scores) -> float
+        Factor on the learning rate, from the fraction of the stage's budget that is
+        spent and the held-out scores so far; 0 after the start ends the stage.
+    share : float
+        Part of the budget, relative to the other stages.
+    """
+
+    name: str
+    sample: Callable[[torch.Generator], Any]
+    loss: Callable[[nn.Module, Any, int], Tensor]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = all_parameters
+    schedule: Callable[[float, list[float]], float] = warmup_cosine
+    share: float = 1.0

@@ -1,0 +1,67 @@
+"""How much of a training is spent: by steps or by time, shared among the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.stage import Stage
+from napari_volseg.training.run import Run
+
+SCORES = 16
+"""How often in a training the held-out voxels are looked at, the end included."""
+
+SCORING_SHARE = 0.1
+"""Part of a time budget that looking at held-out voxels may take, the end aside."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training may spend.
+
+    Attributes
+    ----------
+    steps : int
+        Steps in all, or 0 for a training by time.
+    seconds : float
+        Seconds in all; unused if there are steps.
+    shares : tuple of float
+        Part of each stage; they add up to 1.
+    """
+
+    steps: int
+    seconds: float
+    shares: tuple[float, ...]
+
+    def stage_fraction(self, run: Run) -> float:
+        """Part of the current stage's budget that is spent, 0 to 1."""
+        share = self.shares[run.stage]
+        if self.steps:
+            return min(1.0, run.stage_step / max(1, round(self.steps * share)))
+        return min(1.0, run.stage_seconds / (self.seconds * share))
+
+    def fraction(self, run: Run) -> float:
+        """Part of the whole budget that is spent, 0 to 1."""
+        before = sum(self.shares[: run.stage])
+        if run.stage == len(self.shares):
+            return 1.0
+        return before + self.shares[run.stage] * self.stage_fraction(run)
+
+    def seconds_left(self, run: Run) -> float:
+        """Seconds to go; for a training by steps, judged by its pace so far."""
+        left = 1 - self.fraction(run)
+        if not self.steps:
+            return left * self.seconds
+        return left * self.steps * run.seconds / run.step if run.step else 0.0
+
+    def score_due(self, run: Run) -> bool:
+        """Whether it is time to look at the held-out voxels."""
+        due = self.fraction(run) * SCORES >= len(run.scores) + 1
+        return due and (self.steps > 0 or run.scoring_seconds <= SCORING_SHARE * run.seconds)
+
+
+def plan_budget(config: TrainingConfig, stages: Sequence[Stage]) -> Budget:
+    """Share a training's steps or minutes among its stages."""
+    total = sum(stage.share for stage in stages)
+    return Budget(config.steps, 60 * config.minutes, tuple(s.share / total for s in stages))

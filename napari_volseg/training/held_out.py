@@ -1,0 +1,59 @@
+"""How good a network is on labeled voxels that it was not trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_volseg.data.tiles import Region
+from napari_volseg.inference.predict import class_probabilities
+from napari_volseg.models.registry import Architecture
+from napari_volseg.sparse.pool import Pool
+from napari_volseg.sparse.stage import IGNORE
+from napari_volseg.training.events import Score
+
+
+def score_held_out(
+    module: nn.Module, config: Any, architecture: Architecture, pool: Pool
+) -> Score | None:
+    """Predict where voxels are held out and compare.
+
+    Returns
+    -------
+    Score or None
+        None if no voxel is held out.
+    """
+    confusion = np.zeros((pool.n_classes, pool.n_classes), dtype=np.int64)
+    module.eval()
+    for case in pool.cases:
+        held_out = case.held_out
+
+        def wanted(region: Region, held_out: NDArray[np.int16] = held_out) -> bool:
+            return bool((held_out[region] != IGNORE).any())
+
+        regions = class_probabilities(
+            module, config, architecture, case.volume, case.intensity, pool.device, wanted=wanted
+        )
+        for region, probabilities, _, _ in regions:
+            truth = held_out[region]
+            labeled = truth != IGNORE
+            found = probabilities[:, torch.from_numpy(labeled).to(pool.device)].argmax(0)
+            pairs = truth[labeled].astype(np.int64) * pool.n_classes + found.cpu().numpy()
+            confusion += np.bincount(pairs, minlength=pool.n_classes**2).reshape(confusion.shape)
+    return score_of(confusion)
+
+
+def score_of(confusion: NDArray[np.int64]) -> Score | None:
+    """Intersection over union from a confusion matrix (truth, found), None if it is empty."""
+    if not confusion.any():
+        return None
+    overlap = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - overlap
+    present = confusion.sum(1) > 0
+    iou = [float(o / u) if p else None for o, u, p in zip(overlap, union, present, strict=True)]
+    foreground = [v for v in iou[1:] if v is not None] or [v for v in iou if v is not None]
+    return Score(tuple(iou), float(np.mean(foreground)))

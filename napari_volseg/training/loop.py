@@ -1,0 +1,224 @@
+"""The training loop: a generator that runs any architecture's stages within a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from napari_volseg.data.annotation import Case
+from napari_volseg.inference.device import describe_device, memory_in_use, pick_device
+from napari_volseg.models.checkpoint import Checkpoint
+from napari_volseg.models.registry import get_architecture
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.pool import build_pool
+from napari_volseg.sparse.stage import Stage
+from napari_volseg.training.budget import Budget, plan_budget
+from napari_volseg.training.events import Command, Progress, Score
+from napari_volseg.training.held_out import score_held_out
+from napari_volseg.training.priority import lower_thread_priority
+from napari_volseg.training.run import (
+    Run,
+    check_resume,
+    continues,
+    copied,
+    load_optimizer,
+    restore,
+    resumed_config,
+    snapshot,
+    start_weights,
+)
+
+MAX_GRADIENT_NORM = 10.0
+
+
+def train(
+    cases: Case | Sequence[Case],
+    config: TrainingConfig | None = None,
+    *,
+    resume: Checkpoint | None = None,
+) -> Generator[Progress, Command | None, None]:
+    """Train an architecture on sparsely labeled volumes.
+
+    Yields before the first step, after each step, and at the end; the last event
+    carries the final checkpoint. Time in which the caller holds the generator (a pause)
+    does not count. ``send(Command.STOP)`` answers with a last event, whose checkpoint
+    predicts and can be resumed.
+
+    Parameters
+    ----------
+    cases : Case or sequence of Case
+        What to train on; none of it is changed.
+    config : TrainingConfig, optional
+    resume : Checkpoint, optional
+        Where to go on: an unfinished training of the same cases and config is continued
+        as if it had never stopped; otherwise its weights are where a new training starts.
+
+    Raises
+    ------
+    InputError
+        If the cases, the config or the checkpoint do not fit; before the first event.
+    """
+    lower_thread_priority()
+    config = config or TrainingConfig()
+    cases = (cases,) if isinstance(cases, Case) else tuple(cases)
+    device = pick_device(config.device)
+    pool = build_pool(cases, config, device)
+    architecture = get_architecture(config.model)
+    if resume is None:
+        model_config = architecture.configure(config, cases, device)
+    else:
+        check_resume(resume, cases, config)
+        model_config = resumed_config(architecture, resume)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        module = architecture.build(model_config, cases[0].volume.channels, pool.n_classes)
+    run = Run(module.to(device), deepcopy(module))
+    stages = architecture.stages(model_config, config, pool)
+    budget = plan_budget(config, stages)
+    optimizer_state = None
+    if resume is not None and continues(resume, cases, config):
+        optimizer_state = restore(run, resume)
+    elif resume is not None:
+        start_weights(run.module, resume, pool.class_ids)
+        run.averaged.load_state_dict(run.module.state_dict())
+
+    def event(loss: float | None, score: Score | None, keep: bool, note: str = "") -> Progress:
+        return Progress(
+            step=run.step,
+            fraction=budget.fraction(run),
+            seconds=run.seconds,
+            seconds_left=budget.seconds_left(run),
+            steps_per_second=run.step / run.seconds if run.seconds else 0.0,
+            loss=loss,
+            stage=stages[min(run.stage, len(stages) - 1)].name,
+            device=describe_device(device),
+            memory_bytes=memory_in_use(device),
+            score=score,
+            checkpoint=snapshot(run, cases, config, architecture, model_config, pool)
+            if keep
+            else None,
+            note=note,
+        )
+
+    loss = None
+    finished = run.stage == len(stages)
+    command = yield event(None, run.best, keep=finished)
+    while not finished:
+        if command is Command.STOP:
+            yield event(loss, None, keep=True, note="stopped")
+            return
+        stage = stages[run.stage]
+        began = time.perf_counter()
+        if run.optimizer is None:
+            begin_stage(run, stage)
+            if optimizer_state:
+                load_optimizer(run, optimizer_state)
+                optimizer_state = None
+        loss = take_step(run, stage, config, budget, device)
+        spend(run, time.perf_counter() - began)
+        if (
+            budget.stage_fraction(run) >= 1
+            or stage.schedule(budget.stage_fraction(run), run.scores) == 0
+        ):
+            end_stage(run)
+        finished = run.stage == len(stages)
+        score = None
+        if finished or budget.score_due(run):
+            began = time.perf_counter()
+            score = score_held_out(run.averaged, model_config, architecture, pool)
+            keep_best(run, score)
+            run.scoring_seconds += time.perf_counter() - began
+            spend(run, time.perf_counter() - began)
+        command = yield event(loss, score, keep=finished or score is not None)
+
+
+def begin_stage(run: Run, stage: Stage) -> None:
+    """Let the stage's parameters move and no others, and build its optimizer."""
+    for parameter in run.module.parameters():
+        parameter.requires_grad_(False)
+    moving = list(stage.parameters(run.module))
+    for parameter in moving:
+        parameter.requires_grad_(True)
+    run.optimizer = stage.optimizer(moving)
+    for group in run.optimizer.param_groups:
+        group["peak_lr"] = group["lr"]
+
+
+def end_stage(run: Run) -> None:
+    """Leave a stage."""
+    run.stage += 1
+    run.stage_step = 0
+    run.stage_seconds = 0.0
+    run.optimizer = None
+
+
+def take_step(
+    run: Run, stage: Stage, config: TrainingConfig, budget: Budget, device: torch.device
+) -> float:
+    """Sample, forward, backward, update, average; return the loss.
+
+    Every random number of a step derives from the seed and the step's number, so that
+    a resumed training repeats an uninterrupted one without keeping generator states.
+    """
+    assert run.optimizer is not None
+    factor = stage.schedule(budget.stage_fraction(run), run.scores)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    seed = (config.seed * 1_000_003 + run.step) % 2**63
+    batch = stage.sample(torch.Generator().manual_seed(seed))
+    run.module.train()
+    run.optimizer.zero_grad(set_to_none=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        with autocast(config, device):
+            loss = stage.loss(run.module, batch, run.stage_step)
+        loss.backward()  # type: ignore[no-untyped-call]
+    moving = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(moving, MAX_GRADIENT_NORM)
+    # A single bad batch must not ruin the weights: its update is left out.
+    if torch.isfinite(norm):
+        run.optimizer.step()
+    run.step += 1
+    run.stage_step += 1
+    average(run, config.averaging)
+    return float(loss.detach())
+
+
+def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast | nullcontext[None]:
+    """Mixed precision where the device gains by it: bfloat16 needs no loss scaling."""
+    if config.mixed_precision and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@torch.no_grad()
+def average(run: Run, decay: float) -> None:
+    """Move the averaged weights towards the current ones, faster in the first steps."""
+    keep = min(decay, (1 + run.step) / (10 + run.step))
+    current = run.module.state_dict()
+    for name, value in run.averaged.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(current[name], 1 - keep)
+        else:
+            value.copy_(current[name])
+
+
+def spend(run: Run, seconds: float) -> None:
+    """Count time."""
+    run.seconds += seconds
+    run.stage_seconds += seconds
+
+
+def keep_best(run: Run, score: Score | None) -> None:
+    """Remember the averaged weights if no earlier ones did better on held-out voxels."""
+    if score is None:
+        return
+    run.scores.append(score.mean_foreground_iou)
+    if run.best is None or score.mean_foreground_iou >= run.best.mean_foreground_iou:
+        run.best = score
+        run.best_weights = copied(run.averaged.state_dict())

@@ -1,0 +1,213 @@
+"""The state of a training: what changes while it runs, and how it is kept and restored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_volseg.data.annotation import Case, LabelClass
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.intensity import pooled_intensity
+from napari_volseg.models.checkpoint import Checkpoint, config_from_json
+from napari_volseg.models.registry import Architecture
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.pool import Pool
+from napari_volseg.training.events import Score
+
+
+@dataclass(eq=False)
+class Run:
+    """What changes while a training runs.
+
+    Attributes
+    ----------
+    module, averaged : nn.Module
+        The network that is trained, and the running average of its weights.
+    optimizer : torch optimizer or None
+        None between stages.
+    stage : int
+        Index of the current stage; the number of stages when all is done.
+    step, stage_step : int
+        Steps done, in all and in this stage.
+    seconds, stage_seconds, scoring_seconds : float
+        Time spent: in all, in this stage, and of all on scoring.
+    scores : list of float
+        Mean foreground IoU on held-out voxels, oldest first.
+    best : Score or None
+    best_weights : mapping of str to tensor
+        The averaged weights at the best score, on the CPU.
+    """
+
+    module: nn.Module
+    averaged: nn.Module
+    optimizer: torch.optim.Optimizer | None = None
+    stage: int = 0
+    step: int = 0
+    stage_step: int = 0
+    seconds: float = 0.0
+    stage_seconds: float = 0.0
+    scoring_seconds: float = 0.0
+    scores: list[float] = field(default_factory=list)
+    best: Score | None = None
+    best_weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+COUNTERS = ("stage", "step", "stage_step", "seconds", "stage_seconds", "scoring_seconds", "scores")
+
+
+def fingerprint(cases: Sequence[Case], config: TrainingConfig) -> str:
+    """Identify a training: equal for the same labels, volumes' names and config."""
+    digest = hashlib.sha256(json.dumps(config.to_json(), sort_keys=True, default=list).encode())
+    for case in cases:
+        digest.update(case.volume.name.encode())
+        digest.update(repr(case.annotation.class_ids).encode())
+        digest.update(case.annotation.labels.tobytes())
+    return digest.hexdigest()
+
+
+def merged_classes(cases: Sequence[Case], class_ids: Sequence[int]) -> tuple[LabelClass, ...]:
+    """Return each class as the first case that knows it names and colors it."""
+    known: dict[int, LabelClass] = {}
+    for case in cases:
+        for label_class in case.annotation.classes:
+            known.setdefault(label_class.id, label_class)
+    return tuple(known[i] for i in class_ids)
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy weights to the CPU, apart from the network that goes on changing."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+
+
+def snapshot(
+    run: Run,
+    cases: Sequence[Case],
+    config: TrainingConfig,
+    architecture: Architecture,
+    model_config: Any,
+    pool: Pool,
+) -> Checkpoint:
+    """Make a checkpoint of a run, with all that resuming needs."""
+    state = {f"module.{k}": v for k, v in copied(run.module.state_dict()).items()}
+    state |= {f"averaged.{k}": v for k, v in copied(run.averaged.state_dict()).items()}
+    if run.optimizer is not None:
+        for index, values in run.optimizer.state_dict()["state"].items():
+            tensors = {k: torch.as_tensor(v) for k, v in values.items() if v is not None}
+            state |= {f"optimizer.{index}.{k}": v for k, v in copied(tensors).items()}
+    progress: dict[str, Any] = {name: getattr(run, name) for name in COUNTERS}
+    progress["scores"] = list(run.scores)
+    progress["fingerprint"] = fingerprint(cases, config)
+    progress["best"] = asdict(run.best) if run.best else None
+    return Checkpoint(
+        model=architecture.name,
+        config=asdict(model_config),
+        training=config.to_json(),
+        channels=cases[0].volume.channels,
+        classes=merged_classes(cases, pool.class_ids),
+        spacing=cases[0].volume.spacing,
+        unit=cases[0].volume.unit,
+        intensity=pooled_intensity([case.intensity for case in pool.cases]),
+        step=run.step,
+        seconds=run.seconds,
+        score=run.best.mean_foreground_iou if run.best else None,
+        weights=run.best_weights or copied(run.averaged.state_dict()),
+        state=state,
+        progress=progress,
+    )
+
+
+def check_resume(checkpoint: Checkpoint, cases: Sequence[Case], config: TrainingConfig) -> None:
+    """Refuse to go on from a model that does not fit.
+
+    Raises
+    ------
+    InputError
+        For another architecture or another number of channels.
+    """
+    if checkpoint.model != config.model:
+        raise InputError(
+            f"the model to go on from is a {checkpoint.model}, not a {config.model}; choose "
+            "that architecture, or start afresh"
+        )
+    if checkpoint.channels != cases[0].volume.channels:
+        raise InputError(
+            f"{cases[0].volume.name}: {cases[0].volume.channels} channels, but the model to go "
+            f"on from was trained on {checkpoint.channels}; start afresh"
+        )
+
+
+def continues(checkpoint: Checkpoint, cases: Sequence[Case], config: TrainingConfig) -> bool:
+    """Whether a checkpoint is an earlier moment of this very training."""
+    return checkpoint.progress.get("fingerprint") == fingerprint(cases, config)
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
+    """Put a run back to where its checkpoint was taken.
+
+    Returns
+    -------
+    mapping of parameter index to optimizer state
+        For the optimizer of the current stage, once it is built.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"module": {}, "averaged": {}, "optimizer": {}}
+    for key, tensor in checkpoint.state.items():
+        part, _, name = key.partition(".")
+        parts[part][name] = tensor
+    run.module.load_state_dict(parts["module"])
+    run.averaged.load_state_dict(parts["averaged"])
+    for name in COUNTERS:
+        setattr(run, name, checkpoint.progress[name])
+    run.scores = list(run.scores)
+    if best := checkpoint.progress["best"]:
+        run.best = Score(tuple(best["iou"]), best["mean_foreground_iou"])
+        run.best_weights = checkpoint.weights
+    optimizer: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in parts["optimizer"].items():
+        index, _, name = key.partition(".")
+        optimizer.setdefault(index, {})[name] = tensor
+    return optimizer
+
+
+def load_optimizer(run: Run, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Give the optimizer of the current stage the state that ``restore`` returned."""
+    assert run.optimizer is not None
+    whole = run.optimizer.state_dict()
+    whole["state"] = {int(index): dict(values) for index, values in state.items()}
+    run.optimizer.load_state_dict(whole)
+
+
+def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence[int]) -> None:
+    """Start from a trained network, also if classes came or went since.
+
+    Weights of the same shape are taken over; where a tensor has one row for each class,
+    the rows of the classes that both know are.
+    """
+    own = module.state_dict()
+    before = [c.id for c in checkpoint.classes]
+    shared = [i for i in class_ids if i in before]
+    for name, tensor in checkpoint.weights.items():
+        if name not in own:
+            continue
+        target = own[name]
+        if target.shape == tensor.shape and list(class_ids) == before:
+            target.copy_(tensor)
+        elif (
+            target.shape[1:] == tensor.shape[1:]
+            and target.ndim
+            and (len(target), len(tensor)) == (len(class_ids), len(before))
+        ):
+            for i in shared:
+                target[class_ids.index(i)].copy_(tensor[before.index(i)])
+        elif target.shape == tensor.shape:
+            target.copy_(tensor)
+
+
+def resumed_config(architecture: Architecture, checkpoint: Checkpoint) -> Any:
+    """Return the network settings of a checkpoint, so that its weights fit."""
+    return config_from_json(architecture.config, checkpoint.config)

@@ -1,0 +1,220 @@
+"""The first step: paint slices of the volume in as few strokes as will do."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QWidget
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key, napari_key
+from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
+from napari_volseg.widgets.painted import AXIS_OF_VIEW, VIEW_OF_AXIS, Painted
+from napari_volseg.widgets.parts import button, column, label, on_click, row
+from napari_volseg.widgets.slices import SliceList
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_volseg.widgets.session import Session
+
+COMPLETE_KEY = "C"
+TURN_KEY = "T"
+NEXT_KEY = "N"
+PREDICTION_KEY = "O"
+
+
+class AnnotateStep(QWidget):
+    """Classes, painted slices, views, and what to paint next.
+
+    Signals
+    -------
+    save_wanted()
+        The user asks to save the annotation to a file.
+    """
+
+    save_wanted = Signal()
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._bound: Labels | None = None
+        self._classes = ClassTable(session)
+        self._slices = SliceList(session)
+        self._views = {
+            view: button(
+                view,
+                f"show {view} slices",
+                f"Show {view} slices through the same point. Key {TURN_KEY}: the next view.",
+            )
+            for view in AXIS_OF_VIEW
+        }
+        for view, view_button in self._views.items():
+            view_button.setCheckable(True)
+            on_click(view_button, self._turn_to, AXIS_OF_VIEW[view])
+        self._place = label(name="slice on view")
+        self._complete = button(
+            f"Mark complete  {COMPLETE_KEY}",
+            "mark slice complete",
+            "Fill what is unlabeled in this slice with background. Undo takes it back.",
+        )
+        self._next = button(
+            f"Next painted  {NEXT_KEY}",
+            "next painted slice",
+            "Go to the next painted slice, of whichever orientation.",
+        )
+        self._save = button(
+            "Save labels\N{HORIZONTAL ELLIPSIS}",
+            "save the annotation",
+            "Write the annotation to a file, with the geometry of the image and its classes.",
+        )
+        self._hint = label(role="hint", name="what to paint next")
+        column(
+            self,
+            [
+                self._hint,
+                self._classes,
+                row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place),
+                self._slices,
+                row(self._complete, self._next, self._save),
+            ],
+        )
+        self._complete.clicked.connect(self.mark_complete)
+        self._next.clicked.connect(self.go_to_next)
+        self._save.clicked.connect(self.save_wanted)
+        # Scrolling through a volume moves the dims many times between two frames.
+        self._place_timer = QTimer(self)
+        self._place_timer.setSingleShot(True)
+        self._place_timer.setInterval(50)
+        self._place_timer.timeout.connect(self._show_place)
+        self._dims_events = (
+            session.viewer.dims.events.current_step,
+            session.viewer.dims.events.order,
+            session.viewer.dims.events.ndisplay,
+        )
+        for emitter in self._dims_events:
+            emitter.connect(self._on_dims)
+        session.changed.annotation.connect(self._bind)
+        session.changed.painted.connect(self._show_hint)
+        self._bind()
+        self._show_hint()
+
+    def stop(self) -> None:
+        """Listen to the viewer no more, and give the layer's keys back."""
+        self._place_timer.stop()
+        for emitter in self._dims_events:
+            emitter.disconnect(self._on_dims)
+        self._unbind()
+        self._classes.stop()
+
+    def _keys(self) -> dict[str, Any]:
+        def pick(position: int, layer: Labels) -> None:
+            if position < len(self._session.classes):
+                self._session.paint_with(self._session.classes[position].id)
+
+        keys: dict[str, Any] = {class_key(i): partial(pick, i) for i in range(KEYS)}
+        keys[COMPLETE_KEY] = lambda layer: self.mark_complete()
+        keys[TURN_KEY] = lambda layer: self._turn_to_next()
+        keys[NEXT_KEY] = lambda layer: self.go_to_next()
+        keys[PREDICTION_KEY] = lambda layer: self._toggle_prediction()
+        return keys
+
+    def _bind(self) -> None:
+        """Bind our keys on our layer only, so that none of napari's own are taken."""
+        self._unbind()
+        self._bound = self._session.annotation
+        if self._bound is not None:
+            for key, act in self._keys().items():
+                self._bound.bind_key(napari_key(key), act, overwrite=True)
+        self._show_place()
+
+    def _unbind(self) -> None:
+        if self._bound is not None:
+            for key in self._keys():
+                self._bound.bind_key(napari_key(key), None)
+            self._bound = None
+
+    def mark_complete(self) -> None:
+        """Fill what is unlabeled in the visible slice with background."""
+        if self._session.annotation is None:
+            return
+        try:
+            filled = mark_complete(self._session.viewer, self._session.annotation)
+        except InputError as error:
+            show_warning(str(error))
+            return
+        if not filled:
+            show_info("this slice is complete already")
+
+    def go_to_next(self) -> None:
+        """Show the painted slice after the one on view, of whichever orientation."""
+        layer, slices = self._session.annotation, self._session.painted.slices
+        if layer is None or not slices:
+            return
+        places = [(s.axis, s.index) for s in slices]
+        seen = visible_slice(self._session.viewer, layer) or (-1, -1)
+        later = [p for p in places if p > seen]
+        show_slice(self._session.viewer, layer, *(later or places)[0])
+
+    def _turn_to(self, axis: int) -> None:
+        turn(self._session.viewer, axis)
+        self._show_place()
+
+    def _turn_to_next(self) -> None:
+        layer = self._session.annotation or self._session.image
+        seen = None if layer is None else visible_slice(self._session.viewer, layer)
+        turn(self._session.viewer, (seen[0] + 1) % 3 if seen else 0)
+
+    def _toggle_prediction(self) -> None:
+        if self._session.prediction is not None:
+            self._session.prediction.visible = not self._session.prediction.visible
+
+    def _on_dims(self, event: Any) -> None:
+        self._place_timer.start()
+
+    def _show_place(self) -> None:
+        layer = self._session.annotation or self._session.image
+        usable = layer is not None and self._session.volume is not None
+        seen = visible_slice(self._session.viewer, layer) if usable and layer else None
+        for view, view_button in self._views.items():
+            view_button.setChecked(seen is not None and AXIS_OF_VIEW[view] == seen[0])
+        if seen and self._session.volume:
+            axis, index = seen
+            self._place.setText(f"slice {index} / {self._session.volume.shape[axis] - 1}")
+        else:
+            self._place.setText("")
+        for control in (self._complete, self._next, self._save):
+            control.setEnabled(self._session.annotation is not None)
+
+    def _show_hint(self) -> None:
+        has_annotation = self._session.annotation is not None
+        self._hint.setText(what_to_paint(self._session.painted, has_annotation))
+        self._classes.setVisible(has_annotation)
+        self._slices.setVisible(has_annotation)
+
+
+def what_to_paint(painted: Painted, has_annotation: bool) -> str:
+    """Return the one piece of advice that helps most now."""
+    if not has_annotation:
+        return "Press New to make an annotation layer, then paint a slice."
+    if not painted.slices:
+        return (
+            "Paint some of each class in one slice: pick a class and draw on the image. "
+            f"Press {COMPLETE_KEY} when the slice is complete: the rest becomes background."
+        )
+    if len(painted.counts) < 2:
+        return (
+            "Only one class is painted. Paint a second one, or press "
+            f"{COMPLETE_KEY} to make the rest of this slice background."
+        )
+    axes = {s.axis for s in painted.slices}
+    if len(axes) == 1:
+        view = VIEW_OF_AXIS[axes.pop()]
+        others = " or ".join(v for v in AXIS_OF_VIEW if v != view)
+        return (
+            f"All slices are {view}: one {others} slice makes the result between slices reliable."
+        )
+    return "Ready to train. More slices make it better, most of all where it is wrong."

@@ -1,0 +1,176 @@
+"""The classes: key, color, name, how much is painted, and what to do about too little."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_warning
+from qtpy.QtGui import QColor, QKeySequence
+from qtpy.QtWidgets import QColorDialog, QGridLayout, QLabel, QLineEdit, QPushButton, QWidget
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.parts import SPACING, button, column, count, label, named, on_click, row
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.widgets.session import Session
+
+FEW_VOXELS = 200
+KEYS = 9
+
+
+def class_key(position: int) -> str:
+    """Return the key of the class at a position from 0, or "" beyond the ninth.
+
+    The digits alone are napari's; with Alt held, the mouse changes the brush's size.
+    """
+    return f"Ctrl+{position + 1}" if position < KEYS else ""
+
+
+def napari_key(key: str) -> str:
+    """Return a key as napari binds it."""
+    return key.replace("Ctrl+", "Control-")
+
+
+class ClassTable(QWidget):
+    """One row for each class of the annotation."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._rows: dict[int, _Row] = {}
+        self._shown: tuple[LabelClass, ...] = ()
+        self._layer: Labels | None = None
+        self._grid = QGridLayout()
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setSpacing(SPACING)
+        self._grid.setColumnStretch(2, 1)
+        self._add = button("+ class", "add a class", "Add a class and pick the brush with it.")
+        self._add.clicked.connect(self._on_add)
+        layout = column(self, [])
+        layout.addLayout(self._grid)
+        layout.addLayout(row(self._add))
+        session.changed.annotation.connect(self._follow)
+        session.changed.classes.connect(self._show_classes)
+        session.changed.painted.connect(self._show_counts)
+        self._follow()
+        self._show_classes()
+
+    def stop(self) -> None:
+        """Listen to the layer no more."""
+        if self._layer is not None:
+            self._layer.events.selected_label.disconnect(self._show_selected)
+            self._layer = None
+
+    def _follow(self) -> None:
+        self.stop()
+        self._layer = self._session.annotation
+        if self._layer is not None:
+            self._layer.events.selected_label.connect(self._show_selected)
+
+    def _show_classes(self) -> None:
+        classes = self._session.classes
+        if [c.id for c in classes] != [c.id for c in self._shown]:
+            for old in self._rows.values():
+                old.remove()
+            self._rows = {
+                c.id: _Row(self._session, self._grid, position, c)
+                for position, c in enumerate(classes)
+            }
+        for c in classes:
+            self._rows[c.id].show_class(c)
+        self._shown = classes
+        self._show_counts()
+        self._show_selected()
+
+    def _show_counts(self) -> None:
+        for class_id, shown in self._rows.items():
+            shown.show_count(self._session.painted.counts.get(class_id, 0))
+
+    def _show_selected(self, event: Any = None) -> None:
+        selected = None if self._layer is None else self._layer.selected_label
+        for class_id, shown in self._rows.items():
+            shown.pick.setChecked(class_id == selected)
+
+    def _on_add(self) -> None:
+        try:
+            added = self._session.add_class()
+        except InputError as error:
+            show_warning(str(error))
+            return
+        self._rows[added.id].name.setFocus()
+        self._rows[added.id].name.selectAll()
+
+
+class _Row:
+    """The widgets of one class in the grid."""
+
+    def __init__(
+        self, session: Session, grid: QGridLayout, position: int, label_class: LabelClass
+    ) -> None:
+        self._session = session
+        self._id = label_class.id
+        key = class_key(position)
+        self.pick = button(
+            QKeySequence(key).toString(QKeySequence.SequenceFormat.NativeText) or str(self._id),
+            f"paint class {self._id}",
+            f"Paint with this class (label {self._id} in the file). "
+            + (f"Key: {key}" if key else "It has no key: only the first nine have."),
+        )
+        self.pick.setCheckable(True)
+        self.color = named(
+            QPushButton(), f"color of class {self._id}", "Choose the color of this class."
+        )
+        self.color.setFixedWidth(26)
+        self.name = named(QLineEdit(), f"name of class {self._id}", "The name, kept in the files.")
+        self._count = QLabel()
+        self._count.setAccessibleName(f"voxels of class {self._id}")
+        self._warning = label(role="warning")
+        for at, widget in enumerate((self.pick, self.color, self.name, self._count)):
+            grid.addWidget(widget, position, at)
+        grid.addWidget(self._warning, position, 4)
+        self._widgets = (self.pick, self.color, self.name, self._count, self._warning)
+        on_click(self.pick, self._pick)
+        self.color.clicked.connect(self._choose_color)
+        self.name.editingFinished.connect(self._rename)
+
+    def remove(self) -> None:
+        for widget in self._widgets:
+            widget.hide()
+            widget.deleteLater()
+
+    def show_class(self, label_class: LabelClass) -> None:
+        self.color.setStyleSheet(f"background-color: {label_class.color};")
+        if not self.name.hasFocus():
+            self.name.setText(label_class.name)
+
+    def show_count(self, voxels: int) -> None:
+        self._count.setText(count(voxels))
+        few = voxels < FEW_VOXELS
+        self._warning.setVisible(few)
+        self._warning.setText("none yet" if voxels == 0 else "very few")
+        self._warning.setToolTip(
+            "Nothing of this class is painted: it will not be learned."
+            if voxels == 0
+            else f"Fewer than {FEW_VOXELS} voxels: paint more of it, in different places."
+        )
+
+    def _pick(self) -> None:
+        self.pick.setChecked(True)
+        self._session.paint_with(self._id)
+
+    def _rename(self) -> None:
+        name = self.name.text().strip()
+        old = next(c.name for c in self._session.classes if c.id == self._id)
+        if not name:
+            self.name.setText(old)
+        elif name != old:
+            self._session.edit_class(self._id, name=name)
+
+    def _choose_color(self) -> None:
+        old = next(c.color for c in self._session.classes if c.id == self._id)
+        color = QColorDialog.getColor(QColor(old), self.color, "Color of the class")
+        if color.isValid():
+            self._session.edit_class(self._id, color=color.name())

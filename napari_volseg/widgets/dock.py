@@ -1,0 +1,200 @@
+"""The dock: one widget with four steps, made of small parts that share a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+
+from napari_volseg.widgets.annotate import AnnotateStep
+from napari_volseg.widgets.files import LABEL_SUFFIXES, ask_where_to_save, say_saved
+from napari_volseg.widgets.header import Header
+from napari_volseg.widgets.jobs import Background
+from napari_volseg.widgets.journaling import Journaling
+from napari_volseg.widgets.parts import SPACING, column, style_sheet, theme_colors
+from napari_volseg.widgets.predict import PredictStep
+from napari_volseg.widgets.review import ReviewStep
+from napari_volseg.widgets.samples import SamplePage
+from napari_volseg.widgets.scan import PaintScan
+from napari_volseg.widgets.session import Session
+from napari_volseg.widgets.settings import Memory
+from napari_volseg.widgets.steps import StepBar
+from napari_volseg.widgets.train import TrainStep
+from napari_volseg.widgets.work import save_labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from qtpy.QtGui import QHideEvent
+
+WIDTH = 380
+ANNOTATE, TRAIN, PREDICT, REVIEW = range(4)
+STEPS = (
+    ("Annotate", "Paint some slices. The figure: slices painted."),
+    ("Train", "Learn from them. The figure: agreement with held-out paint, 1 is perfect."),
+    ("Predict", "Segment the whole volume. The figure: how much is predicted."),
+    ("Review", "Look at the result, and correct it."),
+)
+
+
+class VolSegDock(QWidget):
+    """Paint a few slices, train, predict, review: the dock that napari opens.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        napari fills it in.
+    journal : Path, optional
+        Folder of the autosave; the user's data folder by default.
+    """
+
+    def __init__(self, napari_viewer: ViewerModel, journal: Path | None = None) -> None:
+        super().__init__()
+        # napari hands plugins a proxy; layers in its events are bare, and would be no
+        # match for the proxied ones.
+        self._viewer: ViewerModel = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self._closed = False
+        self._background = Background(self)
+        self._memory = Memory()
+        self.session = Session(self._viewer)
+        self._scan = PaintScan(self.session, self._background, self)
+        self._build(journal)
+        self._connect()
+        self._on_theme()
+        self._show_page()
+
+    def _build(self, journal: Path | None) -> None:
+        self.header = Header(self.session)
+        self._journaling = Journaling(self.session, self._background, journal)
+        self.samples = SamplePage(self._viewer, self._background)
+        self._bar = StepBar(STEPS)
+        self.annotate = AnnotateStep(self.session)
+        self.train = TrainStep(self.session, self._background, self._memory)
+        self.predict = PredictStep(self.session, self._background, self._memory)
+        self.review = ReviewStep(self.session, self._background)
+        self._pages: tuple[QWidget, ...] = (
+            self.annotate,
+            self.train,
+            self.predict,
+            self.review,
+        )
+        self._step = ANNOTATE
+        content = QWidget()
+        layout = column(content, [self.samples, *self._pages])
+        layout.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidget(content)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(SPACING, SPACING, SPACING, SPACING)
+        outer.setSpacing(SPACING)
+        for widget in (self.header, self._journaling, self._bar):
+            outer.addWidget(widget)
+        outer.addWidget(scroll, 1)
+
+    def _connect(self) -> None:
+        changed = self.session.changed
+        changed.image.connect(self._show_page)
+        for signal in (changed.painted, changed.model, changed.prediction, changed.busy):
+            signal.connect(self._show_figures)
+        self._journaling.state.connect(self.header.show_saved)
+        self._bar.picked.connect(self.go_to)
+        self.annotate.save_wanted.connect(self.save_annotation)
+        self.predict.job.yielded.connect(self._show_figures)
+        self.predict.finished.connect(self.review.count_prediction)
+        self._viewer.events.theme.connect(self._on_theme)
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self.shutdown)
+
+    def sizeHint(self) -> QSize:
+        """Ask for a width that shows everything."""
+        return QSize(WIDTH, 640)
+
+    def go_to(self, step: int) -> None:
+        """Show one of the four steps."""
+        self._step = step
+        self._show_page()
+
+    def _show_page(self) -> None:
+        empty = self.session.image is None
+        self.samples.setVisible(empty)
+        self._bar.setVisible(not empty)
+        self._bar.show_step(self._step)
+        for at, page in enumerate(self._pages):
+            page.setVisible(not empty and at == self._step)
+        self._show_figures()
+
+    def _show_figures(self, event: object = None) -> None:
+        slices = len(self.session.painted.slices)
+        self._bar.show_figure(ANNOTATE, f"{slices} slice{'s' * (slices != 1)}")
+        model = self.session.model
+        score = None if model is None else model.checkpoint.score
+        figure = "" if score is None else f"IoU {score:.2f}"
+        if self.session.busy == "training":
+            figure = figure or "training"
+        self._bar.show_figure(TRAIN, figure)
+        fraction = self.predict.fraction
+        self._bar.show_figure(PREDICT, "" if fraction is None else f"{100 * fraction:.0f}%")
+
+    def save_annotation(self) -> None:
+        """Ask for a file and write the annotation there."""
+        layer, volume = self.session.annotation, self.session.volume
+        if layer is None or volume is None:
+            return
+        path = ask_where_to_save(
+            self, self._memory, "Save labels", f"{volume.name}_annotation", LABEL_SUFFIXES
+        )
+        if path is None:
+            return
+        labels = layer.data.copy()
+
+        def saved(path: Path) -> None:
+            self._journaling.mark_saved(layer, labels)
+            say_saved(path)
+
+        self._background.run(save_labels, path, labels, volume, self.session.classes, done=saved)
+
+    def _on_theme(self, event: Any = None) -> None:
+        colors = theme_colors(self._viewer.theme)
+        self.setStyleSheet(style_sheet(self._viewer.theme))
+        self.train.set_colors(colors["background"], colors["text"])
+
+    def shutdown(self) -> None:
+        """Stop all work, write what is painted, let go of the viewer; the dock is done."""
+        if self._closed:
+            return
+        self._closed = True
+        self._viewer.events.theme.disconnect(self._on_theme)
+        self.train.shutdown()
+        self.predict.shutdown()
+        self.annotate.stop()
+        self._scan.stop()
+        self.session.close()
+        self._background.shutdown()
+        self._journaling.stop()
+
+    # napari closes a dock by taking its widget out (no closeEvent), and a window with its
+    # docks still in it, which then only hides them.
+
+    def event(self, event: QEvent | None) -> bool:
+        """Notice that napari took the widget out of its dock."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            QTimer.singleShot(0, self._close_if_taken_out)
+        return bool(super().event(event))
+
+    def _close_if_taken_out(self) -> None:
+        if self.parent() is None and not self._closed:
+            self.shutdown()
+            self.deleteLater()
+
+    def hideEvent(self, event: QHideEvent | None) -> None:
+        """Notice that napari's window closed."""
+        super().hideEvent(event)
+        window = self.window()
+        if isinstance(window, QMainWindow) and not window.isVisible():
+            self.shutdown()

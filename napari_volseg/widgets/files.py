@@ -1,0 +1,63 @@
+"""Asking where to save: the dialogs, and the folder they open in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_info
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+if TYPE_CHECKING:
+    from napari_volseg.widgets.settings import Memory
+
+LABEL_SUFFIXES = {
+    ".ome.tif": "OME-TIFF",
+    ".nii.gz": "NIfTI",
+    ".zarr": "OME-Zarr",
+    ".npy": "NumPy",
+}
+MODEL_SUFFIXES = {".volseg": "VolSeg model"}
+
+
+def ask_where_to_save(
+    parent: QWidget, memory: Memory, title: str, stem: str, suffixes: dict[str, str]
+) -> Path | None:
+    """Ask for a file to write; None if the user thinks better of it.
+
+    A name without a known suffix gets that of the chosen format.
+    """
+    filters = {f"{words} (*{suffix})": suffix for suffix, words in suffixes.items()}
+    preferred = memory.get("format", "")
+    chosen = next((f for f, suffix in filters.items() if suffix == preferred), next(iter(filters)))
+    start = Path(memory.get("folder", "")) / f"{stem}{filters[chosen]}"
+    name, picked = QFileDialog.getSaveFileName(
+        parent, title, str(start), ";;".join(filters), chosen
+    )
+    if not name:
+        return None
+    suffix = next((s for s in suffixes if name.endswith(s)), "")
+    if not suffix:
+        suffix = filters.get(picked, filters[chosen])
+        name += suffix
+    memory.set("folder", str(Path(name).parent))
+    if suffix in LABEL_SUFFIXES:
+        memory.set("format", suffix)
+    return Path(name)
+
+
+def ask_what_to_open(
+    parent: QWidget, memory: Memory, title: str, suffixes: dict[str, str]
+) -> Path | None:
+    """Ask for a file to read; None if the user thinks better of it."""
+    filters = ";;".join(f"{words} (*{suffix})" for suffix, words in suffixes.items())
+    name, _ = QFileDialog.getOpenFileName(parent, title, memory.get("folder", ""), filters)
+    if not name:
+        return None
+    memory.set("folder", str(Path(name).parent))
+    return Path(name)
+
+
+def say_saved(path: Path) -> None:
+    """Tell the user that a file is written."""
+    show_info(f"saved {path}")

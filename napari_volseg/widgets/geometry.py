@@ -1,0 +1,60 @@
+"""Where a volume lies in napari's world, and back: scale, units, affine, axis labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from napari.utils.transforms import CompositeAffine
+
+from napari_volseg.data.volume import Volume
+
+AXIS_LABELS = ("z", "y", "x")
+
+
+def layer_geometry(volume: Volume) -> dict[str, Any]:
+    """Return the arguments that place a (Z, Y, X) layer as a volume says.
+
+    napari applies the affine after the scale, so the affine is given without the spacing:
+    the two together are the volume's own affine.
+
+    Returns
+    -------
+    dict
+        ``scale``, ``units``, ``affine`` (a 4 x 4 matrix) and ``axis_labels``.
+    """
+    affine = np.eye(4)
+    if volume.affine is not None:
+        affine = volume.affine @ np.diag([1 / s for s in volume.spacing] + [1.0])
+    return {
+        "scale": volume.spacing,
+        "units": (volume.unit,) * 3,
+        "affine": affine,
+        "axis_labels": AXIS_LABELS,
+    }
+
+
+def volume_from_layer(image: Any, attributes: Mapping[str, Any]) -> Volume:
+    """Return a volume with the geometry of a layer.
+
+    Parameters
+    ----------
+    image : (C, Z, Y, X)
+    attributes : mapping
+        As napari hands them to a writer: scale, translate, rotate, shear, affine, units, name.
+        Units that differ between axes are converted to that of x.
+    """
+    to_physical = CompositeAffine(
+        attributes["scale"],
+        attributes["translate"],
+        rotate=attributes["rotate"],
+        shear=attributes["shear"],
+    ).affine_matrix
+    to_world = np.asarray(attributes["affine"]) @ to_physical
+    units = attributes["units"]
+    to_world[:3] *= [[float((1 * unit).to(units[-1]).magnitude)] for unit in units]
+    spacing = np.linalg.norm(to_world[:3, :3], axis=0)
+    plain = np.allclose(to_world, np.diag([*spacing, 1.0]), rtol=1e-9, atol=1e-9)
+    z, y, x = (float(s) for s in spacing)
+    return Volume(image, (z, y, x), str(units[-1]), None if plain else to_world, attributes["name"])

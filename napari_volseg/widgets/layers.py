@@ -1,0 +1,272 @@
+"""napari's layers as volumes, annotations and predictions, and the view on them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.volume import Volume
+from napari_volseg.widgets.geometry import volume_from_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari.components import ViewerModel
+    from numpy.typing import NDArray
+
+METADATA = "napari_volseg"
+"""Key of ``layer.metadata`` under which all that is ours is kept, as a mapping."""
+
+ANNOTATION, PREDICTION = "annotation", "prediction"
+"""Roles that a labels layer is noted to have."""
+
+MAX_CLASSES = 32
+ANNOTATION_OPACITY = 0.6
+PREDICTION_OPACITY = 0.4
+
+
+def noted(layer: Layer) -> Mapping[str, Any]:
+    """Return what is ours in a layer's metadata."""
+    ours: Mapping[str, Any] = layer.metadata.get(METADATA, {})
+    return ours
+
+
+def note(layer: Layer, **values: Any) -> None:
+    """Keep values in a layer's metadata, beside what is there."""
+    layer.metadata[METADATA] = {**noted(layer), **values}
+
+
+def volume_of(layer: Layer) -> Volume:
+    """Return the volume that an image layer shows.
+
+    Layers from our reader know their whole volume, with all its channels; any other 3D
+    image becomes a volume of one channel with the layer's geometry. No voxel is copied.
+
+    Raises
+    ------
+    InputError
+        For a layer that is not a 3D gray-value image; the message says what to do.
+    """
+    image = layer.data[0] if layer.multiscale else layer.data
+    if layer.rgb:
+        raise InputError(
+            f"{layer.name} is an RGB image; right-click it in the layer list, choose "
+            "Split RGB, and pick the channel that shows your structures"
+        )
+    if image.ndim == 2:
+        raise InputError(f"{layer.name} is a 2D image; open a 3D stack (z, y, x)")
+    if image.ndim != 3:
+        raise InputError(
+            f"{layer.name} has {image.ndim} axes (time or channels); right-click it in the "
+            "layer list and choose Split Stack, then pick one 3D image"
+        )
+    known = noted(layer).get("volume")
+    if isinstance(known, Volume) and known.shape == tuple(image.shape):
+        return known
+    return volume_from_layer(image[None], geometry_of(layer) | {"name": layer.name})
+
+
+def check_annotation(layer: Labels, volume: Volume) -> None:
+    """Refuse a labels layer that cannot be the annotation of a volume.
+
+    Raises
+    ------
+    InputError
+        If its shape, type or storage does not allow it; the message says what to do.
+    """
+    if layer.multiscale or not isinstance(layer.data, np.ndarray):
+        raise InputError(f"{layer.name} is not held in memory and cannot be painted; press New")
+    if tuple(layer.data.shape) != volume.shape:
+        raise InputError(
+            f"{layer.name} has shape {tuple(layer.data.shape)}, the image {volume.shape}; "
+            "choose the labels of this image, or press New"
+        )
+    if layer.data.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"{layer.name} holds {layer.data.dtype} numbers; right-click it in the layer list "
+            "and choose Convert data type > uint8"
+        )
+
+
+def geometry_of(layer: Layer) -> dict[str, Any]:
+    """Return all that places a layer in the world, for a layer derived from it."""
+    return {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": np.array(layer.affine.affine_matrix),
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+def new_annotation(image: Image, volume: Volume) -> Labels:
+    """Make an empty annotation layer with the geometry of an image layer."""
+    layer = Labels(
+        np.zeros(volume.shape, dtype=np.uint8),
+        name=f"{volume.name} annotation",
+        opacity=ANNOTATION_OPACITY,
+        **geometry_of(image),
+    )
+    note(layer, role=ANNOTATION, volume=volume)
+    set_classes(layer, default_classes())
+    return layer
+
+
+def new_prediction(image: Image, volume: Volume, classes: Sequence[LabelClass]) -> Labels:
+    """Make an empty overlay for a prediction: background transparent, not editable."""
+    layer = Labels(
+        np.zeros(volume.shape, dtype=np.uint8),
+        name=f"{volume.name} prediction",
+        opacity=PREDICTION_OPACITY,
+        **geometry_of(image),
+    )
+    note(layer, role=PREDICTION, volume=volume)
+    empty_prediction(layer, classes)
+    return layer
+
+
+def empty_prediction(layer: Labels, classes: Sequence[LabelClass]) -> None:
+    """Give a prediction overlay fresh labels, all 0, that can hold these classes."""
+    # A new array: the old one may still be on its way to a file.
+    layer.data = np.zeros(layer.data.shape, dtype=label_dtype(classes))
+    layer.editable = False
+    set_classes(layer, classes)
+
+
+def label_dtype(classes: Sequence[LabelClass]) -> type[np.unsignedinteger[Any]]:
+    """Return uint8 where it holds every class id, else uint16."""
+    return np.uint8 if max(c.id for c in classes) <= np.iinfo(np.uint8).max else np.uint16
+
+
+def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
+    """Return the classes that a labels layer carries, or two default ones."""
+    return tuple(noted(layer).get("classes", ())) or default_classes()
+
+
+def set_classes(layer: Labels, classes: Sequence[LabelClass]) -> None:
+    """Give a labels layer its classes: kept in its metadata, shown in their colors.
+
+    The background of a prediction is transparent.
+    """
+    note(layer, classes=tuple(classes))
+    layer.colormap = class_colormap(classes, dense=noted(layer).get("role") == PREDICTION)
+
+
+def class_colormap(classes: Sequence[LabelClass], *, dense: bool) -> DirectLabelColormap:
+    """Return the colors of the classes; the background of dense labels is transparent."""
+    colors: dict[int | None, str] = {c.id: c.color for c in classes}
+    colors |= {None: "white", UNLABELED: "transparent"}
+    if dense:
+        colors[BACKGROUND] = "transparent"
+    return DirectLabelColormap(color_dict=defaultdict(lambda: "white", colors))
+
+
+def visible_slice(viewer: ViewerModel, layer: Layer) -> tuple[int, int] | None:
+    """Return (axis, index) of the slice of a 3D layer on view; None in 3D or outside it."""
+    if viewer.dims.ndisplay != 2:
+        return None
+    first = viewer.dims.ndim - 3
+    axis = next(a for a in range(3) if a + first not in viewer.dims.displayed)
+    index = int(np.round(_to_data(viewer, layer)[axis]))
+    return (axis, index) if 0 <= index < layer.data.shape[axis] else None
+
+
+def turn(viewer: ViewerModel, axis: int) -> None:
+    """Show slices across an axis of the volume (0, 1, 2 is z, y, x) at the same point."""
+    first = viewer.dims.ndim - 3
+    others = [a for a in range(3) if a != axis]
+    order = (*range(first), first + axis, *(first + a for a in others))
+    viewer.dims.ndisplay = 2
+    if viewer.dims.order != order:
+        viewer.dims.order = order
+
+
+def show_slice(viewer: ViewerModel, layer: Layer, axis: int, index: int) -> None:
+    """Show one slice of a layer, turning the view to its axis."""
+    turn(viewer, axis)
+    point = _to_data(viewer, layer)
+    point[axis] = index
+    first = viewer.dims.ndim - 3
+    world = np.asarray(layer.data_to_world(point)) * _units_per_layer_unit(viewer, layer)
+    viewer.dims.set_point(list(range(first, first + 3)), world.tolist())
+
+
+def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
+    """Return the viewer's point in the layer's voxels."""
+    world = np.asarray(viewer.dims.point[-3:]) / _units_per_layer_unit(viewer, layer)
+    return np.asarray(layer.world_to_data(world))
+
+
+def _units_per_layer_unit(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
+    # The viewer's world has one unit for all layers; a layer keeps its own.
+    units = getattr(viewer.dims, "units", None)
+    if units is None:
+        return np.ones(3)
+    pairs = zip(layer.units, units[-3:], strict=True)
+    return np.array([1.0 if a == b else float((1 * a).to(b).magnitude) for a, b in pairs])
+
+
+def mark_complete(viewer: ViewerModel, layer: Labels) -> int:
+    """Fill what is unlabeled in the visible slice with background: one act of napari's undo.
+
+    Returns
+    -------
+    int
+        Voxels filled.
+
+    Raises
+    ------
+    InputError
+        If no slice is on view.
+    """
+    seen = visible_slice(viewer, layer)
+    if seen is None:
+        raise InputError("no slice is on view; turn to xy, xz or yz first")
+    axis, index = seen
+    unlabeled = np.argwhere(np.take(layer.data, index, axis=axis) == UNLABELED)
+    if len(unlabeled) == 0:
+        return 0
+    start = np.insert(unlabeled[0], axis, index)
+    before = (layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels)
+    layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = False, 2, False
+    try:
+        layer.fill(start, BACKGROUND)
+    finally:
+        layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = before
+    return len(unlabeled)
+
+
+def copy_slice(viewer: ViewerModel, annotation: Labels, prediction: Labels) -> int:
+    """Copy the visible slice of a prediction to where the annotation is unlabeled.
+
+    One act of napari's undo.
+
+    Returns
+    -------
+    int
+        Voxels copied.
+
+    Raises
+    ------
+    InputError
+        If no slice is on view.
+    """
+    seen = visible_slice(viewer, annotation)
+    if seen is None:
+        raise InputError("no slice is on view; turn to xy, xz or yz first")
+    axis, index = seen
+    found = np.take(prediction.data, index, axis=axis)
+    free = (np.take(annotation.data, index, axis=axis) == UNLABELED) & (found != UNLABELED)
+    indices = list(np.nonzero(free))
+    indices.insert(axis, np.full(len(indices[0]), index))
+    if len(indices[0]):
+        annotation.data_setitem(tuple(indices), found[free].astype(annotation.data.dtype))
+    return len(indices[0])

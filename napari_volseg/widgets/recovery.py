@@ -1,0 +1,46 @@
+"""The offer of what an earlier session painted and never saved: a strip, not a dialog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QFrame
+
+from napari_volseg.widgets.parts import button, column, count, label, on_click, row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_volseg.data.journal import Recovery
+
+
+class RecoveryStrip(QFrame):
+    """One unsaved annotation, with [Restore] and [Discard].
+
+    Parameters
+    ----------
+    recovery : Recovery
+    restore, discard : callable (strip)
+        What the buttons do.
+    """
+
+    def __init__(
+        self,
+        recovery: Recovery,
+        restore: Callable[[RecoveryStrip], None],
+        discard: Callable[[RecoveryStrip], None],
+    ) -> None:
+        super().__init__()
+        self.recovery = recovery
+        self.setProperty("role", "strip")
+        text = label(
+            f"Unsaved annotation of {recovery.header.name} from {recovery.time:%d %b %H:%M}, "
+            f"{count(recovery.painted_voxels)} voxels.",
+            name="unsaved annotation",
+        )
+        keep = button("Restore", "restore annotation", "Open it as a layer, as it was.")
+        drop = button("Discard", "discard annotation", "Delete it for good.")
+        layout = column(self, [text, row(keep, drop)])
+        layout.setContentsMargins(8, 6, 8, 6)
+        on_click(keep, restore, self)
+        on_click(drop, discard, self)

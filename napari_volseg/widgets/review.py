@@ -1,0 +1,125 @@
+"""The fourth step: how good the prediction is, how much there is of what, and corrections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.layers import classes_of, copy_slice
+from napari_volseg.widgets.painted import count_labels
+from napari_volseg.widgets.parts import button, column, count, label, named, row, say
+
+if TYPE_CHECKING:
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.session import Session
+
+SHORT_UNITS = {"micrometer": "µm", "millimeter": "mm", "nanometer": "nm", "pixel": "px"}
+COLUMNS = ("class", "held-out IoU", "voxels", "volume")
+
+
+class ReviewStep(QWidget):
+    """Scores and sizes of the classes, and a slice of the prediction as new paint."""
+
+    def __init__(self, session: Session, background: Background) -> None:
+        super().__init__()
+        self._session = session
+        self._background = background
+        self._counts: dict[int, int] = {}
+        self._hint = label(name="what to do first")
+        self._table = named(
+            QTableWidget(0, len(COLUMNS)),
+            "classes of the prediction",
+            "Held-out IoU: agreement with labeled voxels that were not trained on.",
+        )
+        self._table.setHorizontalHeaderLabels(COLUMNS)
+        self._table.verticalHeader().hide()
+        header = self._table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self._table.setSizeAdjustPolicy(QTableWidget.SizeAdjustPolicy.AdjustToContents)
+        self._table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
+        self._table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self._copy = button(
+            "Copy this slice to the annotation",
+            "copy slice to annotation",
+            "Take the prediction of the slice on view over as paint where nothing is labeled "
+            "yet; correct it there and train again. Undo takes it back.",
+        )
+        column(self, [self._hint, self._table, row(self._copy)])
+        self._copy.clicked.connect(self.copy_slice)
+        changed = session.changed
+        changed.prediction.connect(self._forget)
+        for signal in (changed.model, changed.classes, changed.annotation, changed.busy):
+            signal.connect(self._show)
+        self._show()
+
+    def count_prediction(self) -> None:
+        """Count the voxels of the prediction, in the background."""
+        if self._session.prediction is not None:
+            self._background.run(
+                count_labels, self._session.prediction.data, done=self._show_counts
+            )
+
+    def _show_counts(self, counts: dict[int, int]) -> None:
+        self._counts = counts
+        self._show()
+
+    def _forget(self) -> None:
+        self._counts = {}
+        self._show()
+
+    def copy_slice(self) -> None:
+        """Copy the visible slice of the prediction to where the annotation is unlabeled."""
+        annotation, prediction = self._session.annotation, self._session.prediction
+        if annotation is None or prediction is None:
+            return
+        try:
+            copied = copy_slice(self._session.viewer, annotation, prediction)
+        except InputError as error:
+            show_warning(str(error))
+            return
+        if not copied:
+            show_info("nothing in this slice is both predicted and unlabeled")
+
+    def _show(self) -> None:
+        session = self._session
+        prediction, volume, model = session.prediction, session.volume, session.model
+        ready = bool(self._counts) and prediction is not None and volume is not None
+        say(self._hint, "" if ready else "Predict the volume first.")
+        self._table.setVisible(ready)
+        self._copy.setEnabled(ready and session.annotation is not None and not session.busy)
+        if prediction is None or volume is None:
+            return
+        scores: dict[int, float | None] = {}
+        if model is not None and model.score is not None:
+            ids = [c.id for c in model.checkpoint.classes]
+            scores = dict(zip(ids, model.score.iou, strict=True))
+        classes = classes_of(prediction)
+        self._table.setRowCount(len(classes))
+        for at, c in enumerate(classes):
+            voxels, iou = self._counts.get(c.id, 0), scores.get(c.id)
+            texts = (
+                c.name,
+                "\N{EM DASH}" if iou is None else f"{iou:.2f}",
+                count(voxels),
+                physical_volume(voxels, volume),
+            )
+            for column_, text in enumerate(texts):
+                item = QTableWidgetItem(text)
+                if column_ == 0:
+                    item.setData(Qt.ItemDataRole.DecorationRole, QColor(c.color))
+                self._table.setItem(at, column_, item)
+
+
+def physical_volume(voxels: int, volume: Volume) -> str:
+    """Return the physical volume of so many voxels, as "12 400 µm³"."""
+    z, y, x = volume.spacing
+    size = voxels * z * y * x
+    number = count(round(size)) if size >= 100 else f"{size:.3g}"
+    return f"{number} {SHORT_UNITS.get(volume.unit, volume.unit)}³"

@@ -1,0 +1,80 @@
+"""Keeps the session's idea of what is painted up to date, looking in the background."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_volseg.widgets.painted import Painted, find_painted
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.session import Session
+
+DELAY_MS = 250
+
+
+class PaintScan(QObject):
+    """Looks at the annotation a moment after each of its events.
+
+    Undo and redo show as a refresh only, and so does scrolling; a look that finds nothing
+    new tells nothing.
+    """
+
+    def __init__(self, session: Session, background: Background, parent: QObject) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._background = background
+        self._layer: Labels | None = None
+        self._looking = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(DELAY_MS)
+        self._timer.timeout.connect(self._look)
+        session.changed.annotation.connect(self._follow)
+        self._follow()
+
+    def _follow(self) -> None:
+        self.stop()
+        self._layer = self._session.annotation
+        if self._layer is not None:
+            for emitter in self._emitters(self._layer):
+                emitter.connect(self._on_event)
+            self._look()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._timer.stop()
+        if self._layer is not None:
+            for emitter in self._emitters(self._layer):
+                emitter.disconnect(self._on_event)
+            self._layer = None
+
+    @staticmethod
+    def _emitters(layer: Labels) -> tuple[Any, ...]:
+        return layer.events.paint, layer.events.data, layer.events.set_data
+
+    def _on_event(self, event: Any) -> None:
+        self._timer.start()
+
+    def _look(self) -> None:
+        layer = self._layer
+        if layer is None:
+            return
+        if self._looking:
+            self._timer.start()
+            return
+        self._looking = True
+
+        def found(painted: Painted) -> None:
+            self._looking = False
+            if layer is self._layer and painted != self._session.painted:
+                self._session.set_painted(layer, painted)
+
+        self._background.run(find_painted, layer.data, done=found, failed=self._failed)
+
+    def _failed(self) -> None:
+        self._looking = False

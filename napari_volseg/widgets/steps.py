@@ -1,0 +1,55 @@
+"""The four steps as segmented buttons, each with its one figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QSizePolicy, QWidget
+
+from napari_volseg.widgets.parts import button, on_click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class StepBar(QWidget):
+    """Buttons of which one is down.
+
+    Parameters
+    ----------
+    steps : sequence of (name, why)
+        Their names and tooltips.
+
+    Signals
+    -------
+    picked(int)
+        The position of the step that the user went to.
+    """
+
+    picked = Signal(int)
+
+    def __init__(self, steps: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(1)
+        group = QButtonGroup(self)
+        self._names = [name for name, _ in steps]
+        self._buttons = []
+        for at, (name, why) in enumerate(steps):
+            made = button(f"{name}\n", f"step {name}", why)
+            made.setCheckable(True)
+            made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            group.addButton(made)
+            layout.addWidget(made, 1)
+            on_click(made, self.picked.emit, at)
+            self._buttons.append(made)
+
+    def show_step(self, at: int) -> None:
+        """Put the button of a step down."""
+        self._buttons[at].setChecked(True)
+
+    def show_figure(self, at: int, figure: str) -> None:
+        """Show the figure of a step under its name."""
+        self._buttons[at].setText(f"{self._names[at]}\n{figure}")

@@ -1,0 +1,93 @@
+"""What runs in threads for the window: generators and functions that touch no layer.
+
+torch and the file formats are imported here, in the thread, so that the window opens
+fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_volseg.data.annotation import Annotation, Case, LabelClass
+from napari_volseg.widgets.painted import find_painted
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.inference.predict import PredictedRegion
+    from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.training.events import Command, Progress
+
+
+def train_on(
+    volume: Volume,
+    labels: NDArray[Any],
+    classes: Sequence[LabelClass],
+    config: TrainingConfig,
+    resume: Checkpoint | None,
+) -> Generator[Progress, Command | None, None]:
+    """Train on one annotated volume; classes without paint are left out.
+
+    Raises
+    ------
+    InputError
+        As ``training.loop.train``.
+    """
+    from napari_volseg.training.loop import train
+
+    painted = find_painted(labels)
+    known = tuple(c for c in classes if c.id in painted.counts)
+    annotation = Annotation(labels, known, painted.complete)
+    yield from train([Case(volume, annotation)], config, resume=resume)
+
+
+def predict_on(
+    checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None
+) -> Iterator[PredictedRegion]:
+    """Predict a volume, the regions near the slice on view first.
+
+    Raises
+    ------
+    InputError
+        As ``inference.predict.predict``.
+    """
+    from napari_volseg.inference.predict import predict
+
+    yield from predict(checkpoint, volume, near=near)
+
+
+def save_labels(
+    path: Path, labels: NDArray[Any], volume: Volume, classes: Sequence[LabelClass]
+) -> Path:
+    """Write labels with the geometry of their volume, and return the path."""
+    from napari_volseg.data.files import write_labels
+
+    write_labels(path, labels, volume, classes)
+    return path
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write a model file, and return its path."""
+    from napari_volseg.models.checkpoint import save_model
+
+    save_model(checkpoint, path)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a model file."""
+    from napari_volseg.models.checkpoint import load_model
+
+    return load_model(path)
+
+
+def list_architectures() -> list[tuple[str, str, str]]:
+    """Return (name, title, summary) of every architecture."""
+    from napari_volseg.models.registry import architectures
+
+    return [(a.name, a.title, a.summary) for a in architectures().values()]

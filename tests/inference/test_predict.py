@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_volseg.data.annotation import default_classes
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.intensity import ChannelIntensity
+from napari_volseg.data.volume import Volume
+from napari_volseg.inference.device import pick_device
+from napari_volseg.inference.predict import predict, predict_volume
+from napari_volseg.models.checkpoint import Checkpoint
+from napari_volseg.models.unet3d import UNet3DConfig, build
+from napari_volseg.sparse.config import TrainingConfig
+
+PADDED = UNet3DConfig(
+    channels=4, pooling=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    padding="same", test_statistics="running", tile=(8, 12, 12),
+)  # fmt: skip
+VALID = replace(PADDED, padding="valid", normalization="none", tile=(10, 14, 14))
+BLOCKS = {"padded": PADDED, "valid": VALID}
+every_padding = pytest.mark.parametrize("config", BLOCKS.values(), ids=BLOCKS.keys())
+
+
+def checkpoint_of(config: UNet3DConfig, ids=(1, 2, 5), seed=0) -> Checkpoint:
+    torch.manual_seed(seed)
+    module = build(config, 1, len(ids))
+    for name, buffer in module.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.3)
+    return Checkpoint(
+        model="unet3d", config=asdict(config), training=TrainingConfig().to_json(), channels=1,
+        classes=default_classes(ids), spacing=(1, 1, 1), unit="pixel", intensity=(ChannelIntensity(0.0, 1.0, 0.0, 1.0),),
+        step=1, seconds=1, score=None, weights=module.state_dict(),
+    )  # fmt: skip
+
+
+def noise(shape, seed=0) -> Volume:
+    image = np.random.default_rng(seed).normal(100, 20, (1, *shape))
+    return Volume(image.astype(np.float32), name="noise")
+
+
+def whole(pieces, shape, classes=3) -> np.ndarray:
+    probabilities = np.full((classes, *shape), np.nan, np.float32)
+    for piece in pieces:
+        target = probabilities[(slice(None), *piece.region)]
+        assert np.isnan(target).all(), "a voxel was predicted twice"
+        target[...] = piece.probabilities
+    return probabilities
+
+
+@every_padding
+@pytest.mark.parametrize("shape", [(25, 37, 41), (3, 50, 17), (30, 9, 30)])
+def test_tiled_equals_whole(config, shape):
+    """Without seams: tiles give what one tile over everything gives."""
+    volume = noise(shape)
+    tiled = whole(predict(checkpoint_of(config), volume, device="cpu"), shape)
+    one_tile = replace(config, tile=tuple(2 * n for n in shape))
+    at_once = list(predict(checkpoint_of(one_tile), volume, device="cpu"))
+    assert len(at_once) == 1
+    np.testing.assert_allclose(tiled, at_once[0].probabilities, atol=1e-5)
+
+
+@every_padding
+def test_probabilities_add_up_and_labels_are_the_largest(config):
+    shape = (13, 20, 20)
+    for piece in predict(checkpoint_of(config), noise(shape), device="cpu"):
+        np.testing.assert_allclose(piece.probabilities.sum(0), 1, atol=1e-5)
+        ids = np.array([1, 2, 5])
+        np.testing.assert_array_equal(piece.labels, ids[piece.probabilities.argmax(0)])
+        assert piece.labels.dtype == np.uint8
+
+
+def test_a_stretched_gray_scale_changes_nothing():
+    volume = noise((12, 20, 20))
+    stretched = replace(volume, image=volume.image * 7 - 300)
+    checkpoint = checkpoint_of(PADDED)
+    np.testing.assert_array_equal(
+        predict_volume(checkpoint, volume, device="cpu"),
+        predict_volume(checkpoint, stretched, device="cpu"),
+    )
+
+
+def test_training_statistics_keep_absolute_gray_values():
+    checkpoint = replace(
+        checkpoint_of(PADDED),
+        training=TrainingConfig(normalization="training").to_json(),
+        intensity=(ChannelIntensity(100.0, 20.0, 0.0, 1.0),),
+    )
+    volume = noise((12, 20, 20))
+    brighter = replace(volume, image=volume.image + 200)
+    one = whole(predict(checkpoint, volume, device="cpu"), volume.shape)
+    two = whole(predict(checkpoint, brighter, device="cpu"), volume.shape)
+    assert not np.allclose(one, two, atol=1e-3)
+
+
+def test_the_slice_on_view_comes_first():
+    volume = noise((40, 30, 30))
+    pieces = list(predict(checkpoint_of(PADDED), volume, device="cpu", near=(0, 21)))
+    meets = [p.region[0].start <= 21 < p.region[0].stop for p in pieces]
+    assert any(meets) and not all(meets)
+    assert meets == sorted(meets, reverse=True)
+    assert [p.done for p in pieces] == list(range(1, len(pieces) + 1))
+    assert {p.total for p in pieces} == {len(pieces)}
+
+
+def test_closing_cancels():
+    pieces = predict(checkpoint_of(PADDED), noise((40, 30, 30)), device="cpu")
+    assert next(pieces).done == 1
+    pieces.close()
+    assert list(pieces) == []
+
+
+def test_more_than_255_classes_ids_need_uint16():
+    labels = predict_volume(checkpoint_of(PADDED, ids=(1, 2, 300)), noise((6, 9, 9)), device="cpu")
+    assert labels.dtype == np.uint16
+
+
+def test_input_that_does_not_fit_is_refused_in_words():
+    two = Volume(np.zeros((2, 8, 8, 8), np.uint8), name="two")
+    with pytest.raises(InputError, match="two: 2 channels, but the model was trained on 1"):
+        next(predict(checkpoint_of(PADDED), two, device="cpu"))
+    bad = noise((4, 8, 8))
+    bad.image[0, 2, 2, 2] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        next(predict(checkpoint_of(PADDED), bad, device="cpu"))
+    with pytest.raises(InputError, match="device 'warp'"):
+        pick_device("warp")

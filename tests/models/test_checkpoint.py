@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from napari_volseg.data.annotation import LabelClass
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.intensity import ChannelIntensity
+from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
+from napari_volseg.models.unet3d import UNet3DConfig, build
+from napari_volseg.sparse.config import TrainingConfig
+
+CONFIG = UNet3DConfig(channels=2, pooling=((2, 2, 2),), kernels=((3, 3, 3),) * 2, padding="same")
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    module = build(CONFIG, 1, 2)
+    return Checkpoint(
+        model="unet3d",
+        config=asdict(CONFIG),
+        training=TrainingConfig(class_weights=(1, 2)).to_json(),
+        channels=1,
+        classes=(LabelClass(1, "background", "#808080"), LabelClass(4, "Zelle µ", "#ff0000")),
+        spacing=(2.04, 1.76, 1.76),
+        unit="micrometer",
+        intensity=(ChannelIntensity(12.5, 3.25, 0.1, 0.7),),
+        step=7,
+        seconds=1.5,
+        score=0.25,
+        weights=module.state_dict(),
+        state={"module.x": torch.arange(3)},
+        progress={"stage": 0, "scores": [0.1, 0.25]},
+    )
+
+
+def test_a_model_file_gives_back_all_that_was_put_in(checkpoint, tmp_path):
+    path = tmp_path / "tubules.volseg"
+    save_model(checkpoint, path)
+    again = load_model(path)
+    for name in ("model", "channels", "classes", "spacing", "unit", "intensity", "step", "seconds",
+                 "score", "progress"):  # fmt: skip
+        assert getattr(again, name) == getattr(checkpoint, name), name
+    assert again.weights.keys() == checkpoint.weights.keys()
+    assert all(torch.equal(again.weights[k], v) for k, v in checkpoint.weights.items())
+    assert torch.equal(again.state["module.x"], torch.arange(3))
+    assert TrainingConfig(**again.training) == TrainingConfig(class_weights=(1, 2))
+
+
+def test_the_network_comes_back_as_it_was(checkpoint, tmp_path):
+    save_model(checkpoint, tmp_path / "a.volseg")
+    module, config = load_model(tmp_path / "a.volseg").module()
+    assert config == CONFIG
+    assert not module.training
+    image = torch.randn(1, 1, 8, 8, 8)
+    before, _ = checkpoint.module()
+    assert torch.equal(module(image), before(image))
+
+
+def test_without_state_only_what_predicts_is_left(checkpoint):
+    bare = checkpoint.without_state()
+    assert not bare.state and not bare.progress
+    assert bare.weights is checkpoint.weights
+
+
+def test_other_files_are_refused_in_words(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_model(tmp_path / "missing.volseg")
+    text = tmp_path / "notes.volseg"
+    text.write_text("not a model")
+    with pytest.raises(InputError, match="not a napari-volseg model"):
+        load_model(text)
+    (tmp_path / "empty.volseg").touch()
+    with pytest.raises(InputError, match="not a napari-volseg model"):
+        load_model(tmp_path / "empty.volseg")
+
+
+def test_a_truncated_file_is_refused(checkpoint, tmp_path):
+    path = tmp_path / "cut.volseg"
+    save_model(checkpoint, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a napari-volseg model"):
+        load_model(path)
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    path = tmp_path / "evil.volseg"
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="not a napari-volseg model"):
+        load_model(path)
+
+
+def test_a_failed_write_leaves_the_old_model(checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "a.volseg"
+    save_model(checkpoint, path)
+    before = path.read_bytes()
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("napari_volseg.models.checkpoint.save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(checkpoint, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.models.registry import get_architecture
+from napari_volseg.models.unet3d import (
+    UNet3DConfig,
+    build,
+    plan_patch,
+    plan_resolution,
+    valid_size,
+    walk,
+)
+
+SMALL = UNet3DConfig(channels=2, pooling=((2, 2, 2),) * 2, kernels=((3, 3, 3),) * 3)
+
+
+def test_the_papers_network_has_the_papers_parameters():
+    unet = get_architecture("unet3d")
+    assert unet.paper_parameters() == 19_069_955
+    with torch.device("meta"):
+        module = build(UNet3DConfig(), 3, 3)
+        plain = build(UNet3DConfig(normalization="none"), 3, 3)
+    assert sum(p.numel() for p in module.parameters()) == 19_069_955 + 4_672
+    assert sum(p.numel() for p in plain.parameters()) == 19_069_955
+    assert not any(isinstance(layer, nn.BatchNorm3d) for layer in plain.modules())
+
+
+def test_the_papers_tile_gives_the_papers_output():
+    with torch.device("meta"):
+        logits = build(UNet3DConfig(), 3, 3)(torch.empty(1, 3, 116, 132, 132))
+    assert logits.shape == (1, 3, 28, 44, 44)
+    assert UNet3DConfig().margin == (44, 44, 44)
+    overlap_tile = walk(UNet3DConfig(), (64, 244, 248))
+    assert (overlap_tile.core, overlap_tile.halo) == ((28, 44, 44), (44, 44, 44))
+    assert overlap_tile.border == "mirror"
+
+
+def test_channels_follow_figure_2():
+    module = build(UNet3DConfig(), 3, 3)
+    widths = [
+        (layer.in_channels, layer.out_channels)
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv3d)
+    ]
+    assert widths == [
+        (3, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512),
+        (768, 256), (256, 256), (384, 128), (128, 128), (192, 64), (64, 64), (64, 3),
+    ]  # fmt: skip
+
+
+def test_batch_normalization_uses_current_statistics_at_test_time():
+    """Section 2: a shift of the whole tile is normalized away, also in evaluation mode."""
+    torch.manual_seed(0)
+    module = build(UNet3DConfig(channels=2, pooling=((2, 2, 2),), kernels=((3, 3, 3),) * 2), 1, 2)
+    image = torch.randn(1, 1, 24, 24, 24)
+    module.eval()
+    torch.testing.assert_close(module(image), module(image * 3 + 5), atol=1e-3, rtol=1e-3)
+
+
+def test_running_statistics_are_the_other_choice():
+    config = UNet3DConfig(channels=2, pooling=(), kernels=((3, 3, 3),), test_statistics="running")
+    module = build(config, 1, 2).eval()
+    image = torch.randn(1, 1, 8, 8, 8)
+    assert not torch.allclose(module(image), module(image * 3 + 5), atol=1e-3)
+
+
+def test_each_output_voxel_sees_its_margin_and_no_more():
+    module = build(
+        UNet3DConfig(
+            channels=2, pooling=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+            normalization="none",
+        ), 1, 2,
+    )  # fmt: skip
+    margin = module.config.margin
+    size = valid_size(module.config, (4, 4, 4))
+    image = torch.randn(1, 1, *(n + 2 * m for n, m in zip(size, margin, strict=True)))
+    image.requires_grad_()
+    logits = module(image)
+    assert logits.shape[2:] == size
+    logits.square().sum().backward()
+    seen = image.grad[0, 0] != 0
+    for axis in range(3):
+        along = seen.any(dim=[a for a in range(3) if a != axis][1]).any(
+            dim=[a for a in range(3) if a != axis][0]
+        )
+        assert along[0] and along[-1]
+
+
+@given(size=st.tuples(*[st.integers(1, 19)] * 3), classes=st.integers(2, 4))
+def test_padded_network_keeps_any_size(size, classes):
+    config = UNet3DConfig(
+        channels=2, pooling=((2, 2, 2),) * 2, kernels=((3, 3, 3),) * 3, padding="same",
+        test_statistics="running",
+    )  # fmt: skip
+    logits = build(config, 2, classes).eval()(torch.zeros(1, 2, *size))
+    assert logits.shape == (1, classes, *size)
+
+
+def test_anisotropic_voxels_are_pooled_in_plane_first():
+    pooling, kernels = plan_resolution((4.0, 1.0, 1.0), (40, 400, 400), 4)
+    assert pooling == ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+    assert kernels[0] == (1, 3, 3)
+    assert kernels[-1] == (3, 3, 3)
+
+
+def test_a_single_plane_is_never_pooled_across():
+    pooling, kernels = plan_resolution((1.0, 1.0, 1.0), (1, 100, 100), 4)
+    assert all(p[0] == 1 for p in pooling)
+    assert all(k[0] == 1 for k in kernels)
+
+
+@given(
+    spacing=st.tuples(*[st.floats(0.1, 10)] * 3),
+    shape=st.tuples(*[st.integers(1, 300)] * 3),
+    levels=st.integers(1, 4),
+)
+def test_patches_fit_the_volume_and_the_pooling(spacing, shape, levels):
+    pooling, _ = plan_resolution(spacing, shape, levels)
+    patch = plan_patch(spacing, shape, pooling, 40**3)
+    for axis in range(3):
+        divisor = 1
+        for pool in pooling:
+            divisor *= pool[axis]
+        assert patch[axis] % divisor == 0
+        assert 0 < patch[axis] < shape[axis] + divisor
+    assert patch[0] * patch[1] * patch[2] <= 8 * 40**3
+
+
+def test_settings_that_build_no_network_are_refused():
+    with pytest.raises(InputError, match="even number"):
+        UNet3DConfig(channels=7)
+    with pytest.raises(InputError, match="one resolution step more"):
+        UNet3DConfig(kernels=((3, 3, 3),))
+    with pytest.raises(InputError, match="must be odd"):
+        UNet3DConfig(kernels=((2, 3, 3),) * 4)

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from napari_volseg import __version__, load_model, read_annotation, read_volume, write_labels
+from napari_volseg.cli import main
+from napari_volseg.data.files import write_volume
+from napari_volseg.data.volume import Volume
+from napari_volseg.sparse.config import TrainingConfig
+
+SPACING = (2.0, 1.0, 0.5)
+SHAPE = (8, 20, 24)
+TINY = {
+    "channels": 2,
+    "pooling": [[1, 2, 2]],
+    "kernels": [[1, 3, 3], [3, 3, 3]],
+    "padding": "same",
+    "patches": [[8, 16, 16]],
+    "tile": [8, 20, 24],
+}
+QUICK = ("--steps", "3", "--device", "cpu", "--options", json.dumps(TINY))
+
+
+def ball():
+    z, y, x = np.ogrid[tuple(slice(n) for n in SHAPE)]
+    labels = np.ones(SHAPE, dtype=np.uint8)
+    labels[(2 * (z - 4)) ** 2 + (y - 10) ** 2 + (x - 12) ** 2 < 50] = 2
+    return labels
+
+
+def write_case(folder, channels=1, seed=0):
+    """Write image.ome.tif, annotation.tif and truth.tif, and return the folder."""
+    truth = ball()
+    noise = np.random.default_rng(seed).normal(0, 5, (channels, *SHAPE))
+    image = (60 + 100 * (truth == 2) + noise).clip(0, 255).astype(np.uint8)
+    volume = Volume(image, SPACING, "micrometer")
+    annotation = np.zeros_like(truth)
+    annotation[4], annotation[:, 10], annotation[:, :, 12] = truth[4], truth[:, 10], truth[:, :, 12]
+    folder.mkdir(exist_ok=True)
+    write_volume(folder / "image.ome.tif", volume)
+    write_labels(folder / "annotation.tif", annotation, volume)
+    write_labels(folder / "truth.tif", truth, volume)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return write_case(tmp_path_factory.mktemp("data") / "case")
+
+
+@pytest.fixture(scope="module")
+def model(case, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "ball.volseg"
+    files = (str(case / "image.ome.tif"), str(case / "annotation.tif"))
+    assert main(["train", *files, "-o", str(path), *QUICK]) == 0
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line; return exit code, stdout and stderr."""
+
+    def run_it(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return run_it
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command line that must be refused in one line; return that line."""
+
+    def refuse_it(*arguments):
+        code, out, err = run(*arguments)
+        assert code == 2
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert "Traceback" not in err
+        return err
+
+    return refuse_it
+
+
+# What it can do
+
+
+def test_help_names_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("demo", "models", "train", "predict", "evaluate"):
+        assert command in out
+
+
+def test_help_and_mistakes_do_not_wait_for_torch():
+    code = """
+import sys
+from napari_volseg.cli import main
+assert main(["train", "--help"]) == 0
+assert main(["train", "--mnutes", "3"]) == 2
+assert not {"torch", "napari"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_every_field_of_the_training_config_is_an_option_with_help(run):
+    _, out, _ = run("train", "--help")
+    for field in fields(TrainingConfig):
+        assert f"--{field.name.replace('_', '-')}" in out
+    assert "Seed" not in out
+    assert "Probability that a patch is rotated" in out
+
+
+def test_models_lists_the_paper_with_its_parameters(run):
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    unet = next(row for row in json.loads(out) if row["name"] == "unet3d")
+    assert unet["parameters"] == 19_069_955
+    assert unet["parameters_with_normalization"] == 19_069_955 + 4_672
+    assert "2016" in unet["paper"]
+    _, table, _ = run("models")
+    assert "19,069,955 parameters (19,074,627 with normalization)" in table
+
+
+def test_train_saves_a_model_with_its_settings(run, case, tmp_path):
+    output = tmp_path / "m.volseg"
+    code, out, err = run(
+        *("train", case / "image.ome.tif", case / "annotation.tif", "-o", output, *QUICK),
+        *("--seed", 5, "--class-weights", "1,2.5", "--no-flips", "--json"),
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert document["model"] == str(output)
+    assert document["steps"] == 3
+    assert document["interrupted"] is False
+    assert "training" in err
+    checkpoint = load_model(output)
+    assert checkpoint.step == 3
+    assert checkpoint.training["seed"] == 5
+    assert list(checkpoint.training["class_weights"]) == [1, 2.5]
+    assert checkpoint.training["flips"] is False
+    assert checkpoint.config["channels"] == 2
+    assert checkpoint.spacing == SPACING
+
+
+def test_train_takes_many_images(run, case, tmp_path):
+    other = write_case(tmp_path / "other", seed=1)
+    pairs = [folder / name for folder in (case, other) for name in ("image.ome.tif", "truth.tif")]
+    code, out, _ = run("train", *pairs, "-o", tmp_path / "m.volseg", *QUICK)
+    assert code == 0
+    assert out.startswith(f"{tmp_path / 'm.volseg'}: unet3d, 3 steps")
+
+
+def test_train_with_another_value_for_unlabeled(run, case, tmp_path):
+    """As in the 3D U-Net paper's own annotations: 0, 1 are classes and 3 is unlabeled."""
+    annotation = read_annotation(case / "annotation.tif").labels
+    np.save(tmp_path / "a.npy", np.where(annotation == 0, 3, annotation - 1).astype(np.int64))
+    files = (case / "image.ome.tif", tmp_path / "a.npy", "-o", tmp_path / "m.volseg")
+    assert run("train", *files, *QUICK, "--unlabeled", 3)[0] == 0
+    assert [c.id for c in load_model(tmp_path / "m.volseg").classes] == [1, 2]
+
+
+def test_resume_goes_on_with_the_model_s_own_options(run, case, model, tmp_path):
+    files = (case / "image.ome.tif", case / "annotation.tif", "-o", tmp_path / "m.volseg")
+    code, out, _ = run("train", *files, "--resume", model, "--steps", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["steps"] == 2
+    again = load_model(tmp_path / "m.volseg")
+    assert again.training["steps"] == 2
+    assert again.config == load_model(model).config
+    assert again.training["device"] == "cpu"
+
+
+def test_predict_writes_labels_with_the_geometry_of_the_image(run, case, model, tmp_path):
+    output = tmp_path / "found.nii.gz"
+    code, out, _ = run("predict", model, case / "image.ome.tif", "-o", output, "--device", "cpu")
+    assert (code, out) == (0, f"{output}\n")
+    found = read_volume(output)
+    assert found.shape == SHAPE
+    np.testing.assert_allclose(found.spacing, SPACING)
+    assert found.unit == "micrometer"
+    assert set(np.unique(read_annotation(output).labels)) <= {1, 2}
+
+
+def test_predict_writes_probabilities_and_uncertainty(run, case, model, tmp_path):
+    code, out, _ = run(
+        *("predict", model, case / "image.ome.tif", "-o", tmp_path / "found.tif"),
+        *("--probabilities", tmp_path / "p.ome.tif", "--uncertainty", tmp_path / "u.npy", "--json"),
+    )
+    assert code == 0
+    (document,) = json.loads(out)
+    probabilities = np.asarray(read_volume(tmp_path / "p.ome.tif").image)
+    labels = read_annotation(tmp_path / "found.tif").labels
+    assert probabilities.shape == (2, *SHAPE)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(0) + 1, labels)
+    uncertainty = np.asarray(read_volume(tmp_path / "u.npy").image[0])
+    expected = -(probabilities * np.log2(probabilities)).sum(0)
+    np.testing.assert_allclose(uncertainty, expected, atol=1e-4)
+    assert document["voxels"] == {"1": int((labels == 1).sum()), "2": int((labels == 2).sum())}
+
+
+def test_predict_writes_many_images_into_a_folder(run, case, model, tmp_path):
+    volume = read_volume(case / "image.ome.tif")
+    write_volume(tmp_path / "b.nii.gz", volume)
+    images = (case / "image.ome.tif", tmp_path / "b.nii.gz")
+    code, out, _ = run("predict", model, *images, "-o", tmp_path / "out")
+    written = [tmp_path / "out" / name for name in ("image_labels.ome.tif", "b_labels.nii.gz")]
+    assert code == 0
+    assert out.split() == [str(path) for path in written]
+    first, second = (read_annotation(path).labels for path in written)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_evaluate_measures_in_physical_units(run, tmp_path):
+    truth, prediction = np.ones((2, 9, 12, 12), dtype=np.uint8)
+    truth[2], prediction[5] = 2, 2
+    volume = Volume(truth[np.newaxis], (2.5, 1.0, 1.0), "micrometer")
+    write_labels(tmp_path / "truth.tif", truth, volume)
+    write_labels(tmp_path / "found.ome.tif", prediction, volume)
+    code, out, _ = run("evaluate", tmp_path / "found.ome.tif", tmp_path / "truth.tif", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["unit"] == "micrometer"
+    assert document["foreground"]["asd"] == pytest.approx(7.5)
+    assert document["foreground"]["iou"] == 0
+    _, table, _ = run("evaluate", tmp_path / "found.ome.tif", tmp_path / "truth.tif")
+    assert "ASD (micrometer)" in table
+    assert "7.500" in table
+
+
+def test_evaluate_only_where_nothing_was_annotated(run, case):
+    truth, annotation = case / "truth.tif", case / "annotation.tif"
+    code, out, _ = run("evaluate", truth, truth, "--annotation", annotation, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["voxels"] == int((read_annotation(annotation).labels == 0).sum())
+    assert document["foreground"]["iou"] == 1
+
+
+def test_evaluate_a_truth_whose_background_is_zero(run, refused, case, tmp_path):
+    np.save(tmp_path / "truth.npy", ball().astype(np.int64) - 1)
+    files = (case / "truth.tif", tmp_path / "truth.npy")
+    assert "--unlabeled none" in refused("evaluate", *files)
+    code, out, _ = run("evaluate", *files, "--unlabeled", "none", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["foreground"]["iou"] == 1
+    assert document["spacing"] == list(SPACING)
+    code, out, _ = run("evaluate", *files, "--unlabeled", "0", "--json")
+    assert code == 0
+    assert json.loads(out)["voxels"] == int((ball() == 2).sum())
+
+
+def test_evaluate_points_out_what_it_cannot_know(run, case, tmp_path):
+    np.save(tmp_path / "found.npy", ball() - 1)
+    _, _, err = run("evaluate", tmp_path / "found.npy", case / "truth.tif")
+    assert "background is 1" in err
+    other = Volume(ball()[np.newaxis], (1.0, 1.0, 1.0), "millimeter")
+    write_labels(tmp_path / "found.tif", ball(), other)
+    _, _, err = run("evaluate", tmp_path / "found.tif", case / "truth.tif")
+    assert "millimeter" in err
+
+
+def test_demo_goes_through_all_of_it(run, tmp_path):
+    code, out, _ = run("demo", "--headless", "--minutes", 0.01, "-o", tmp_path / "demo", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert 0 <= document["evaluation"]["foreground"]["iou"] <= 1
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names == {
+        "image.ome.tif",
+        "annotation.ome.tif",
+        "truth.ome.tif",
+        "model.volseg",
+        "prediction.ome.tif",
+        "demo.png",
+    }
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("trian",), "no such command"),
+        (("train", "--bogus", "1"), "--bogus"),
+        (("train", "a.tif", "b.tif"), "--output"),
+        (("train", "-o", "m.volseg"), "give pairs"),
+        (("train", "a.tif", "-o", "m.volseg"), "give pairs"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg"), "a.tif: no such file"),
+        (("train", "a.tif", "b.tif", "-o", "no/m.volseg"), "the folder no does not exist"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--minutes", "x"), "--minutes"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--minutes", "-1"), "minutes is -1"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--optimizer", "lion"), "lion"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--options", "[1]"), "JSON object"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--class-weights", "a"), "--class-weights"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--unlabeled", "no"), "none"),
+        (("train", "a.tif", "b.tif", "-o", "m.volseg", "--resume", "old"), "old: no such file"),
+        (("predict",), "MODEL"),
+        (("predict", "m.volseg", "a.tif", "-o", "b.tif"), "m.volseg: no such file"),
+        (("evaluate", "a.tif"), "TRUTH"),
+        (("evaluate", "a.tif", "b.tif"), "a.tif: no such file"),
+        (("demo", "--headless", "--minutes", "0"), "--minutes"),
+        (("demo", "--headless", "-o", "no/where"), "the folder no does not exist"),
+    ],
+)
+def test_usage_errors_are_one_line(refused, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_cannot_be_trained_on_are_named(refused, case, tmp_path):
+    image, annotation = case / "image.ome.tif", case / "annotation.tif"
+    output = tmp_path / "m.volseg"
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"II*\0 not a tiff")
+    small = tmp_path / "small.npy"
+    np.save(small, np.ones((3, 4, 5), dtype=np.uint8))
+    for files, name in (
+        ((broken, annotation), broken),
+        ((image, broken), broken),
+        ((image, small), small),
+        ((tmp_path, annotation), tmp_path),
+    ):
+        assert str(name) in refused("train", *files, "-o", output, *QUICK)
+    assert not output.exists()
+
+
+def test_outputs_never_replace_inputs(refused, case, model, tmp_path):
+    image, annotation = case / "image.ome.tif", case / "annotation.tif"
+    before = image.read_bytes(), annotation.read_bytes()
+    assert "overwritten" in refused("train", image, annotation, "-o", annotation, *QUICK)
+    assert "overwritten" in refused("predict", model, image, "-o", image)
+    assert (image.read_bytes(), annotation.read_bytes()) == before
+
+
+def test_outputs_are_checked_before_any_work(refused, case, model, tmp_path):
+    image = case / "image.ome.tif"
+    (tmp_path / "file").write_text("")
+    other = write_case(tmp_path / "other") / "image.ome.tif"
+    assert "does not exist" in refused("predict", model, image, "-o", tmp_path / "file" / "a.tif")
+    assert "end the name" in refused("predict", model, image, "-o", tmp_path / "a.jpg")
+    assert "end the name" in refused("predict", model, image, "-o", tmp_path / "folder")
+    assert "need a folder" in refused("predict", model, image, other, "-o", tmp_path / "a.tif")
+    assert "twice" in refused("predict", model, image, other, "-o", tmp_path / "out")
+    both = ("-o", tmp_path / "a.tif", "--uncertainty", tmp_path / "a.tif")
+    assert "twice" in refused("predict", model, image, *both)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other"}
+
+
+def test_predict_checks_every_image_before_the_first(refused, case, model, tmp_path):
+    colorful = write_case(tmp_path / "case", channels=2) / "image.ome.tif"
+    error = refused("predict", model, case / "image.ome.tif", colorful, "-o", tmp_path / "out")
+    assert str(colorful) in error
+    assert "channels" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_model(refused, case, tmp_path):
+    image = case / "image.ome.tif"
+    assert "not a napari-volseg model" in refused("predict", image, image, "-o", tmp_path / "a.tif")
+
+
+def test_files_of_different_volumes(refused, case, tmp_path):
+    np.save(tmp_path / "found.npy", np.ones((3, 4, 5), dtype=np.uint8))
+    error = refused("evaluate", tmp_path / "found.npy", case / "truth.tif")
+    assert str(tmp_path / "found.npy") in error
+    assert "shape" in error
+
+
+def test_no_window_without_a_display(refused, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "no display" in refused()
+    assert "no display" in refused("demo")
+
+
+# Ctrl-C
+
+
+def start_training(case, output):
+    """Start a training that would take hours, in a process of its own, and wait until it runs."""
+    command = (sys.executable, "-m", "napari_volseg", "train", "--minutes", "600", "--json")
+    files = (str(case / "image.ome.tif"), str(case / "annotation.tif"), "-o", str(output))
+    options = ("--device", "cpu", "--options", json.dumps(TINY))
+    process = subprocess.Popen(
+        [*command, *files, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert "step" in process.stderr.readline()
+    return process
+
+
+def test_ctrl_c_stops_a_training_and_saves_it(case, tmp_path):
+    output = tmp_path / "m.volseg"
+    process = start_training(case, output)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    document = json.loads(out)
+    assert document["interrupted"] is True
+    assert document["steps"] == load_model(output).step
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_twice_gives_the_training_up(case, tmp_path, monkeypatch):
+    from napari_volseg.cli import train as module
+
+    def impatient(cases, config, *, resume=None):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        yield
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(module, "train", impatient)
+    files = (str(case / "image.ome.tif"), str(case / "annotation.tif"))
+    assert main(["train", *files, "-o", str(tmp_path / "m.volseg"), *QUICK]) == 130
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is before
