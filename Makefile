@@ -21,6 +21,7 @@ setup:
 	@tools/setup.sh
 
 demo: setup
+	@mkdir -p $(DEMO)
 	$(BIN)/napari-volseg demo --headless -o $(DEMO)
 	@case "$${DEMO_WINDOW:-}" in \
 	0) ;; \

@@ -120,7 +120,6 @@ def test_every_field_of_the_training_config_is_an_option_with_help(run):
     _, out, _ = run("train", "--help")
     for field in fields(TrainingConfig):
         assert f"--{field.name.replace('_', '-')}" in out
-    assert "Seed" not in out
     assert "Probability that a patch is rotated" in out
 
 
@@ -289,6 +288,23 @@ def test_demo_goes_through_all_of_it(run, tmp_path):
         "prediction.ome.tif",
         "demo.png",
     }
+
+
+def test_files_are_opened_in_the_window(run, case, monkeypatch):
+    opened = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("napari_volseg.widgets.app.launch", opened.extend)
+    files = [case / "image.ome.tif", case / "annotation.tif"]
+    assert run(*files)[0] == 0
+    assert opened == files
+
+
+def test_demo_opens_the_window(run, monkeypatch):
+    opened = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("napari_volseg.widgets.app.launch_demo", lambda: opened.append("demo"))
+    assert run("demo")[0] == 0
+    assert opened == ["demo"]
 
 
 # What it refuses

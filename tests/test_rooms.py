@@ -1,4 +1,4 @@
-"""Imports go one way: data <- sparse <- models <- inference <- training <- review <- cli, window."""
+"""Imports go one way: from data up to the command line and the window, room by room."""
 
 from __future__ import annotations
 

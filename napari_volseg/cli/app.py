@@ -120,7 +120,7 @@ def demo(
         raise InputError(f"--minutes is {minutes}; give a positive number")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is not a folder; give one with -o")
-    check_output(output)
+    check_output(output / "demo.png" if output.exists() else output)
     from napari_volseg.cli.demo import run_demo
 
     result = run_demo(output, minutes)

@@ -211,6 +211,8 @@ def _write(path: Path, contents: Contents) -> None:
     found = _format(path)
     if found is None:
         raise InputError(f"{path}: unknown format; end the name with one of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: cannot be written (no such folder); make the folder first")
     try:
         with replacing(path) as temporary:
             found[0].write(temporary, contents)

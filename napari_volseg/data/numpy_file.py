@@ -30,4 +30,5 @@ def read(path: Path) -> Contents:
 def write(path: Path, contents: Contents) -> None:
     """Write (z, y, x) for a single channel, else (channel, z, y, x)."""
     image = np.asarray(contents.image)
-    np.save(path, image[0] if contents.channels == 1 else image, allow_pickle=False)
+    with path.open("wb") as file:  # by its name, NumPy would add a suffix to "image.NPY"
+        np.save(file, image[0] if contents.channels == 1 else image, allow_pickle=False)

@@ -21,8 +21,11 @@ _SPACE = "zyx"
 
 _NOTES = "napari-volseg"
 _CHANNEL_AXIS = {"name": "c", "type": "channel"}
-# Of a source's OME part, what does not describe the image alone.
-_NOT_KEPT = ("multiscales", "labels", "plate", "well", "bioformats2raw.layout", "series")
+# Of a source's attributes, what is written anew, or does not describe the image alone.
+_NOT_KEPT = (
+    *("multiscales", "image-label", "labels", "plate", "well", "bioformats2raw.layout", "series"),
+    *("ome", _NOTES),
+)
 
 Json = Mapping[str, Any]
 
@@ -133,8 +136,12 @@ def _attributes(contents: Contents, axes: str) -> dict[str, Any]:
     if contents.classes or len(_channel_names(ome)) != contents.channels:
         ome.pop("omero", None)
     if contents.channel_names and contents.channel_names != _channel_names(ome):
-        ome["omero"] = {"channels": [_omero_channel(name) for name in contents.channel_names]}
-    others = {} if version == "0.4" else {k: v for k, v in attributes.items() if k != "ome"}
+        dtype = contents.image.dtype
+        top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+        ome["omero"] = {"channels": [_omero_channel(name, top) for name in contents.channel_names]}
+    others: dict[str, Any] = {}
+    if version != "0.4":
+        others = {key: value for key, value in attributes.items() if key not in _NOT_KEPT}
     if contents.affine is not None:
         others[_NOTES] = {"affine": contents.affine.tolist()}
     return others | (ome if version == "0.4" else {"ome": ome})
@@ -181,8 +188,8 @@ def _channel_names(ome: Json) -> tuple[str, ...]:
     return tuple(names) if all(names) else ()
 
 
-def _omero_channel(name: str) -> dict[str, Any]:
-    window = {"start": 0.0, "end": 1.0, "min": 0.0, "max": 1.0}
+def _omero_channel(name: str, top: float) -> dict[str, Any]:
+    window = {"start": 0.0, "end": top, "min": 0.0, "max": top}
     return {"label": name, "color": "FFFFFF", "active": True, "window": window}
 
 

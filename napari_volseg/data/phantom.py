@@ -56,7 +56,7 @@ def kidney_phantom(
     rng = np.random.default_rng(seed)
     spacing = np.array(SPACING_UM)
     extent = spacing * shape
-    radius = float(np.clip(0.1 * extent[1:].min(), 9.0, _RADIUS_UM))
+    radius = float(np.clip(0.1 * extent[1:].min(), 8.0, _RADIUS_UM))
     tubes = grow_tubes(extent, radius, _FILL, rng)
     outer, inner = _distances(tubes, shape, spacing)
     labels = np.full(shape, BACKGROUND, np.uint8)

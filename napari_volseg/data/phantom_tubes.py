@@ -12,6 +12,7 @@ Points = NDArray[np.float64]
 
 _STEP = 0.15  # of the typical radius, between neighboring points of a center line
 _GAP = 0.35  # of the typical radius, free between two tubes
+_THINNEST_WALL = 0.28  # of the typical radius: not thinner than a voxel of the smallest phantom
 _CANDIDATES = 5  # directions tried at each step
 
 
@@ -96,6 +97,7 @@ def _walk(
         if room[best] < _GAP * radius or inside[best] < -2 * size:
             break
         lumen = size * (0.5 + 0.12 * np.sin(2 * np.pi * n * step / (0.7 * period) + 2 * phase))
+        lumen = min(lumen, size - _THINNEST_WALL * radius)
         rows.append(np.array([*position, size, *direction, lumen]))
     return np.array(rows).reshape(-1, 8)
 

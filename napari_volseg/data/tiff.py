@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from logging.handlers import QueueHandler
 from pathlib import Path
@@ -66,7 +66,7 @@ def read(path: Path) -> Contents:
         if own and series.dataoffset is not None:
             raw = native(tifffile.memmap(path, mode="r"), path)
         else:
-            raw = _by_page(path, "tile" if series.keyframe.is_tiled else "page")
+            raw = _by_page(path, "strile" if series.keyframe.is_tiled else "page")
         return _describe(tiff, arrange_axes(raw, axes, path), path)
 
 
@@ -140,7 +140,7 @@ def _check_pages(series: tifffile.TiffPageSeries, path: Path) -> None:
     """Raise if a page is missing or lies, in part, beyond the end of its file."""
     for index, page in enumerate(series):
         if page is None:
-            raise InputError(f"{path}: slice {index} is missing; save or copy the file again")
+            raise InputError(f"{path}: page {index} is missing; save or copy the file again")
         size = page.parent.filehandle.size
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
         if max(ends, default=0) > size:
@@ -148,9 +148,10 @@ def _check_pages(series: tifffile.TiffPageSeries, path: Path) -> None:
 
 
 def _by_page(path: Path, chunks: str) -> Any:
-    tiff = tifffile.TiffFile(path)
-    store = tiff.series[0].aszarr(level=0, chunkmode=chunks)
-    weakref.finalize(store, tiff.close)
+    with ExitStack() as stack:
+        tiff = stack.enter_context(tifffile.TiffFile(path))
+        store = tiff.series[0].aszarr(level=0, chunkmode=chunks)
+        weakref.finalize(store, stack.pop_all().close)  # the file stays open as long as the store
     array = zarr.open_array(store, mode="r")
     return lazy(array, path, array.chunks)
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 from napari_volseg.data.annotation import Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.registry import Architecture, Walk
+from napari_volseg.sparse import filters
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.losses import balanced_weights, cross_entropy, dice_loss
 from napari_volseg.sparse.pool import Pool
@@ -26,6 +27,9 @@ from napari_volseg.sparse.sampling import PatchPlan, sample_batch
 from napari_volseg.sparse.stage import Batch, Stage, constant_rate, warmup_cosine
 
 Triple = tuple[int, int, int]
+
+FILTER_SCALES = (0.7, 1.6, 3.5)
+"""Scales of the filters that ``auto`` puts in front, in units of the finest voxel side."""
 
 SLAB = 4
 """How many times flatter than wide a patch around a painted slice is: a cube would spend
@@ -62,6 +66,13 @@ class UNet3DConfig:
     padding: Literal["valid", "same"] = "valid"
     """"valid" convolutions see real (mirrored at borders) context only; "same" ones pad with
     zeros, which costs far less on small tiles."""
+
+    filter_scales: tuple[float, ...] = ()
+    """Scales of filter responses that are appended to the image, in units of the finest
+    voxel side; none in the paper."""
+
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Voxel size (z, y, x) relative to the finest side, for the filters."""
 
     patches: tuple[Triple, ...] = ((28, 44, 44),)
     """Voxels (z, y, x) that the loss sees in training: one shape, or three, for labels
@@ -105,6 +116,8 @@ class UNet3DConfig:
                 if step < len(self.pooling):
                     scale *= self.pooling[step][axis]
             reach.append(total)
+        for scale in self.filter_scales[-1:]:
+            reach = [r + f for r, f in zip(reach, filters.reach(scale, self.voxel), strict=True)]
         return reach[0], reach[1], reach[2]
 
 
@@ -120,6 +133,7 @@ class UNet3D(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels
+        in_channels *= 1 + filters.RESPONSES * len(config.filter_scales)
         self.down = nn.ModuleList()
         for step, kernel in enumerate(config.kernels):
             before = in_channels if step == 0 else width * 2**step
@@ -140,6 +154,8 @@ class UNet3D(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (B, C, Z, Y, X) to logits (B, K, ...)."""
         shape = image.shape[2:]
+        if self.config.filter_scales:
+            image = filters.filter_bank(image, self.config.filter_scales, self.config.voxel)
         image = image.contiguous(memory_format=torch.channels_last_3d)
         if self.config.padding == "same":
             missing = [-n % d for n, d in zip(shape, self.config.divisor, strict=True)]
@@ -218,6 +234,8 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         kernels=kernels,
         padding="same",
         test_statistics="running",
+        filter_scales=FILTER_SCALES,
+        voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,
         tile=plan_patch(spacing, (10**6,) * 3, pooling, 112**3 if on_cpu else 192**3),
         # A batch of one would fall off torch's fast path for small convolutions on a CPU.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info, show_warning
@@ -17,6 +16,8 @@ from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Labels
 
     from napari_volseg.widgets.session import Session
@@ -110,17 +111,22 @@ class AnnotateStep(QWidget):
         self._unbind()
         self._classes.stop()
 
-    def _keys(self) -> dict[str, Any]:
-        def pick(position: int, layer: Labels) -> None:
-            if position < len(self._session.classes):
-                self._session.paint_with(self._session.classes[position].id)
+    def _keys(self) -> dict[str, Callable[[Labels], None]]:
+        # napari asks what is bound for its name, which a partial does not have.
+        def picker(position: int) -> Callable[[Labels], None]:
+            def pick_class(layer: Labels) -> None:
+                if position < len(self._session.classes):
+                    self._session.paint_with(self._session.classes[position].id)
 
-        keys: dict[str, Any] = {class_key(i): partial(pick, i) for i in range(KEYS)}
-        keys[COMPLETE_KEY] = lambda layer: self.mark_complete()
-        keys[TURN_KEY] = lambda layer: self._turn_to_next()
-        keys[NEXT_KEY] = lambda layer: self.go_to_next()
-        keys[PREDICTION_KEY] = lambda layer: self._toggle_prediction()
-        return keys
+            return pick_class
+
+        return {
+            **{class_key(position): picker(position) for position in range(KEYS)},
+            COMPLETE_KEY: lambda layer: self.mark_complete(),
+            TURN_KEY: lambda layer: self._turn_to_next(),
+            NEXT_KEY: lambda layer: self.go_to_next(),
+            PREDICTION_KEY: lambda layer: self._toggle_prediction(),
+        }
 
     def _bind(self) -> None:
         """Bind our keys on our layer only, so that none of napari's own are taken."""

@@ -123,13 +123,14 @@ class Autosave(QObject):
         Parameters
         ----------
         layer : Labels
-            A watched layer.
+            One that is not watched has no journal to note it in.
         labels : (Z, Y, X)
             A copy of the layer's data as it was written; if the layer was painted
             meanwhile, it stays on offer.
         """
-        self._watched[layer].in_file = labels
-        self._writer.note(hurry=True)
+        if layer in self._watched:
+            self._watched[layer].in_file = labels
+            self._writer.note(hurry=True)
 
     def flush(self, seconds: float = STOP_SECONDS) -> bool:
         """Wait until all that is painted is on disk; False if it cannot be, or not in time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_warning
@@ -9,7 +10,17 @@ from qtpy.QtGui import QColor, QKeySequence
 from qtpy.QtWidgets import QColorDialog, QGridLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.widgets.parts import SPACING, button, column, count, label, named, on_click, row
+from napari_volseg.widgets.parts import (
+    SPACING,
+    button,
+    column,
+    count,
+    discard,
+    label,
+    named,
+    on_click,
+    row,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -41,7 +52,6 @@ class ClassTable(QWidget):
         super().__init__()
         self._session = session
         self._rows: dict[int, _Row] = {}
-        self._shown: tuple[LabelClass, ...] = ()
         self._layer: Labels | None = None
         self._grid = QGridLayout()
         self._grid.setContentsMargins(0, 0, 0, 0)
@@ -72,16 +82,16 @@ class ClassTable(QWidget):
 
     def _show_classes(self) -> None:
         classes = self._session.classes
-        if [c.id for c in classes] != [c.id for c in self._shown]:
-            for old in self._rows.values():
-                old.remove()
-            self._rows = {
-                c.id: _Row(self._session, self._grid, position, c)
-                for position, c in enumerate(classes)
-            }
+        ids, shown = [c.id for c in classes], list(self._rows)
+        # A row belongs to a position, as its key does; those before the first change stay.
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(ids, shown, strict=False))
+        kept = len(list(same))
+        for class_id in shown[kept:]:
+            self._rows.pop(class_id).remove()
+        for position, c in enumerate(classes[kept:], start=kept):
+            self._rows[c.id] = _Row(self._session, self._grid, position, c)
         for c in classes:
             self._rows[c.id].show_class(c)
-        self._shown = classes
         self._show_counts()
         self._show_selected()
 
@@ -138,8 +148,7 @@ class _Row:
 
     def remove(self) -> None:
         for widget in self._widgets:
-            widget.hide()
-            widget.deleteLater()
+            discard(widget)
 
     def show_class(self, label_class: LabelClass) -> None:
         self.color.setStyleSheet(f"background-color: {label_class.color};")

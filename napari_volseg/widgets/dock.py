@@ -55,7 +55,7 @@ class VolSegDock(QWidget):
         # napari hands plugins a proxy; layers in its events are bare, and would be no
         # match for the proxied ones.
         self._viewer: ViewerModel = getattr(napari_viewer, "__wrapped__", napari_viewer)
-        self._closed = False
+        self.closed = False
         self._background = Background(self)
         self._memory = Memory()
         self.session = Session(self._viewer)
@@ -166,9 +166,9 @@ class VolSegDock(QWidget):
 
     def shutdown(self) -> None:
         """Stop all work, write what is painted, let go of the viewer; the dock is done."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._viewer.events.theme.disconnect(self._on_theme)
         self.train.shutdown()
         self.predict.shutdown()
@@ -188,7 +188,7 @@ class VolSegDock(QWidget):
         return bool(super().event(event))
 
     def _close_if_taken_out(self) -> None:
-        if self.parent() is None and not self._closed:
+        if self.parent() is None and not self.closed:
             self.shutdown()
             self.deleteLater()
 

@@ -60,4 +60,4 @@ def ask_what_to_open(
 
 def say_saved(path: Path) -> None:
     """Tell the user that a file is written."""
-    show_info(f"saved {path}")
+    show_info(f"{path.name} is saved in {path.parent}")

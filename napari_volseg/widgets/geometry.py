@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari.utils.transforms import CompositeAffine
+from numpy.typing import NDArray
 
 from napari_volseg.data.volume import Volume
 
@@ -17,7 +18,9 @@ def layer_geometry(volume: Volume) -> dict[str, Any]:
     """Return the arguments that place a (Z, Y, X) layer as a volume says.
 
     napari applies the affine after the scale, so the affine is given without the spacing:
-    the two together are the volume's own affine.
+    the two together are the volume's own affine. But if an axis of the volume runs mainly along
+    another axis of the world (a sagittal MRI, say), the affine is left out: napari could not
+    step through the slices of such a layer. Files are written with the affine in any case.
 
     Returns
     -------
@@ -25,7 +28,7 @@ def layer_geometry(volume: Volume) -> dict[str, Any]:
         ``scale``, ``units``, ``affine`` (a 4 x 4 matrix) and ``axis_labels``.
     """
     affine = np.eye(4)
-    if volume.affine is not None:
+    if volume.affine is not None and _keeps_axes(volume.affine):
         affine = volume.affine @ np.diag([1 / s for s in volume.spacing] + [1.0])
     return {
         "scale": volume.spacing,
@@ -33,6 +36,11 @@ def layer_geometry(volume: Volume) -> dict[str, Any]:
         "affine": affine,
         "axis_labels": AXIS_LABELS,
     }
+
+
+def _keeps_axes(affine: NDArray[np.float64]) -> bool:
+    """Say whether every axis runs more along its own axis of the world than along another."""
+    return bool((np.abs(affine[:3, :3]).argmax(axis=0) == np.arange(3)).all())
 
 
 def volume_from_layer(image: Any, attributes: Mapping[str, Any]) -> Volume:

@@ -19,7 +19,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_volseg.data.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_volseg.data.journal import Recovery, recoverable
 from napari_volseg.widgets.autosave import SAVED, SAVING, Autosave
 from napari_volseg.widgets.layers import ANNOTATION, ANNOTATION_OPACITY, note, set_classes
-from napari_volseg.widgets.parts import SPACING, duration
+from napari_volseg.widgets.parts import SPACING, discard, duration
 from napari_volseg.widgets.recovery import RecoveryStrip
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ class Journaling(QWidget):
 
     def _take_away(self, strip: RecoveryStrip) -> None:
         self._strips.removeWidget(strip)
-        strip.hide()
-        strip.deleteLater()
+        discard(strip)
         self._show_first()
 
 

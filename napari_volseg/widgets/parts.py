@@ -99,6 +99,13 @@ def column(parent: QWidget, items: Sequence[QWidget | QHBoxLayout]) -> QVBoxLayo
     return layout
 
 
+def discard(widget: QWidget) -> None:
+    """Take a widget out of its parent and delete it once Qt has no more to do with it."""
+    widget.hide()
+    widget.setParent(None)
+    widget.deleteLater()
+
+
 def narrow(widget: W) -> W:
     """Let a widget shrink with the dock instead of widening it."""
     policy = widget.sizePolicy()

@@ -26,15 +26,16 @@ class TrainingPlot(QWidget):
         super().__init__()
         self._graphics = pg.GraphicsLayoutWidget()
         self._graphics.setFixedHeight(HEIGHT)
-        self._iou = self._graphics.addPlot(row=0, col=0)
-        self._loss = self._graphics.addPlot(row=1, col=0)
+        self._iou = self._graphics.addPlot(row=0, col=0, enableMenu=False)
+        self._loss = self._graphics.addPlot(row=1, col=0, enableMenu=False)
         self._graphics.ci.layout.setRowStretchFactor(0, 3)
         self._graphics.ci.layout.setRowStretchFactor(1, 2)
         for plot, title in ((self._iou, "IoU"), (self._loss, "loss")):
             for side in ("left", "bottom"):
                 plot.getAxis(side).enableAutoSIPrefix(False)
             plot.setMouseEnabled(False, False)
-            plot.setMenuEnabled(False)
+            # pyqtgraph gives its menu no parent, so that it would outlive the dock.
+            plot.ctrlMenu.setParent(self)
             plot.hideButtons()
             plot.getAxis("left").setWidth(46)
             plot.setLabel("left", title)

@@ -9,7 +9,7 @@ from superqt.utils import QFlowLayout
 
 from napari_volseg.widgets.layers import show_slice
 from napari_volseg.widgets.painted import VIEW_OF_AXIS, PaintedSlice
-from napari_volseg.widgets.parts import SPACING, button, label, on_click
+from napari_volseg.widgets.parts import SPACING, button, discard, label, on_click
 
 if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
@@ -83,5 +83,4 @@ class _Line(QWidget):
         while (item := self._flow.takeAt(0)) is not None:
             widget = item.widget()
             if widget is not None:
-                widget.hide()
-                widget.deleteLater()
+                discard(widget)

@@ -206,6 +206,14 @@ def test_paint_during_the_save_is_offered(tmp_path):
     assert np.array_equal(only_offer(tmp_path), labels)
 
 
+def test_a_file_of_other_labels_saves_nothing(tmp_path):
+    journal = open_journal(HEADER, tmp_path)
+    paint(journal, np.zeros(SHAPE, np.uint8), slice(66, 70))
+    assert not journal.mark_saved(np.zeros((3, 4, 5), np.uint8))
+    journal.close()
+    assert len(recoverable(tmp_path)) == 1
+
+
 def test_only_what_changed_is_written(tmp_path):
     labels = np.zeros(SHAPE, np.uint8)
     journal = open_journal(HEADER, tmp_path)
@@ -218,17 +226,20 @@ def test_only_what_changed_is_written(tmp_path):
 
 
 def test_a_log_that_is_painted_over_and_over_stays_small(tmp_path, monkeypatch):
-    limit = 20_000
-    monkeypatch.setattr(journal_module, "COMPACT_ABOVE_BYTES", limit)
+    monkeypatch.setattr(journal_module, "COMPACT_ABOVE_BYTES", 1000)
     rng = np.random.default_rng(0)
     labels = np.zeros(SHAPE, np.uint8)
     journal = open_journal(HEADER, tmp_path)
-    paint(journal, labels, slice(60, 70))
-    for _ in range(40):
-        labels[3, 3:7, :50] = rng.integers(0, 9, (4, 50))
+    sizes = []
+    for turn in range(60):
+        labels[3, :, :60] = rng.integers(0, 9, (20, 60))
+        if turn == 5:
+            labels[68:70, :, 70:] = rng.integers(0, 9, (2, 20, 60))
         journal.record(labels)
-        assert (journal.folder / LOG).stat().st_size < 2 * limit
+        sizes.append((journal.folder / LOG).stat().st_size)
     journal.close()
+    assert np.count_nonzero(np.diff(sizes) < 0) > 2
+    assert max(sizes[30:]) <= max(sizes[:30])
     assert np.array_equal(only_offer(tmp_path), labels)
 
 

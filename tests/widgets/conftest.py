@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.widgets.hands import add_volume, live, main_window, wait_until
+from napari.components import ViewerModel
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool
+from qtpy.QtWidgets import QMainWindow
 
-from napari_volseg.data.annotation import Annotation
+from napari_volseg.data.intensity import measure_intensity
 from napari_volseg.data.phantom import kidney_phantom
-from napari_volseg.data.volume import Volume
-from napari_volseg.training.events import Command, Progress
+from napari_volseg.models.checkpoint import Checkpoint
+from napari_volseg.models.registry import get_architecture
+from napari_volseg.models.unet3d import UNet3DConfig
+from napari_volseg.training.events import Command, Progress, Score
 from napari_volseg.widgets.dock import VolSegDock
+from napari_volseg.widgets.session import Model
+from tests.widgets.hands import add_volume, live, main_window, wait_until
+
+if TYPE_CHECKING:
+    from napari_volseg.data.annotation import Annotation
+    from napari_volseg.data.volume import Volume
 
 SHAPE = (24, 48, 52)
 
@@ -25,7 +36,29 @@ def phantom() -> tuple[Volume, Annotation]:
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
+def viewer(qapp):
+    """The model of a viewer: all that the dock needs, and open in no time."""
+    return ViewerModel()
+
+
+@pytest.fixture
+def dock(viewer, tmp_path):
+    """The dock in a window of its own, without an image."""
+    window = QMainWindow()
+    dock = VolSegDock(viewer, journal=tmp_path / "journal")
+    window.setCentralWidget(dock)
+    window.show()
+    live(0.02)
+    yield dock
+    close(dock)
+    window.close()
+    window.deleteLater()
+    live(0.02)
+
+
+@pytest.fixture
+def napari_viewer(make_napari_viewer):
+    """A real window of napari."""
     viewer = make_napari_viewer(show=True)
     main_window(viewer).setGeometry(0, 0, 1366, 768)
     yield viewer
@@ -33,13 +66,20 @@ def viewer(make_napari_viewer):
 
 
 @pytest.fixture
-def dock(viewer, tmp_path):
-    """The dock in an empty window."""
-    dock = VolSegDock(viewer, journal=tmp_path / "journal")
-    viewer.window.add_dock_widget(dock, name="VolSeg", area="right")
-    live(0.05)
+def napari_dock(napari_viewer, tmp_path, phantom):
+    """The dock in napari, with a painted phantom."""
+    dock = VolSegDock(napari_viewer, journal=tmp_path / "journal")
+    napari_viewer.window.add_dock_widget(dock, name="VolSeg", area="right")
+    add_volume(napari_viewer, phantom[0])
+    paint_three_slices(dock, phantom[1].labels)
     yield dock
+    close(dock)
+
+
+def close(dock):
+    """Close a dock and wait for its threads."""
     dock.shutdown()
+    wait_until(lambda: QThreadPool.globalInstance().waitForDone(10), "workers end")
     wait_until(lambda: not our_threads(), "background threads end")
 
 
@@ -53,14 +93,18 @@ def on_phantom(viewer, dock, phantom):
 @pytest.fixture
 def painted(on_phantom, phantom):
     """The dock with an annotation of one slice of each orientation."""
-    layer = on_phantom.session.start_annotation()
-    truth = phantom[1].labels
+    paint_three_slices(on_phantom, phantom[1].labels)
+    return on_phantom
+
+
+def paint_three_slices(dock, truth):
+    """Annotate a slice of each orientation as the truth says."""
+    layer = dock.session.start_annotation()
     layer.data[12] = truth[12]
     layer.data[:, 24] = truth[:, 24]
     layer.data[:, :, 26] = truth[:, :, 26]
     layer.refresh()
-    wait_until(lambda: len(on_phantom.session.painted.slices) == 3, "the paint is found")
-    return on_phantom
+    wait_until(lambda: len(dock.session.painted.slices) == 3, "the paint is found")
 
 
 def our_threads() -> list[threading.Thread]:
@@ -119,3 +163,41 @@ def stand_in(monkeypatch):
 
     monkeypatch.setattr("napari_volseg.widgets.train.train_on", train_on)
     return stand_in
+
+
+@pytest.fixture
+def model(phantom) -> Model:
+    """A model that was never trained, of the phantom's channels and classes."""
+    volume, truth = phantom
+    config = UNet3DConfig(
+        channels=2,
+        pooling=((2, 2, 2),),
+        kernels=((3, 3, 3), (3, 3, 3)),
+        padding="same",
+        tile=(8, 16, 16),
+    )
+    module = get_architecture("unet3d").build(config, volume.channels, len(truth.classes))
+    checkpoint = Checkpoint(
+        model="unet3d",
+        config=asdict(config),
+        training={},
+        channels=volume.channels,
+        classes=truth.classes,
+        spacing=volume.spacing,
+        unit=volume.unit,
+        intensity=measure_intensity(volume),
+        step=1,
+        seconds=90.0,
+        score=0.8,
+        weights=module.state_dict(),
+    )
+    return Model(checkpoint, "kidney", Score((0.9, 0.8, None), 0.8))
+
+
+@pytest.fixture
+def no_errors():
+    """Fail if napari shows an error meanwhile."""
+    before = len(notification_manager.records)
+    yield
+    records = list(notification_manager.records)[before:]
+    assert [r.message for r in records if str(r.severity) == "error"] == []

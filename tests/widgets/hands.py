@@ -9,22 +9,33 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Layer
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QPushButton, QWidget
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QWidget
 from scipy.ndimage import binary_erosion
+
+from napari_volseg.widgets.contributions import image_layers
+from napari_volseg.widgets.layers import show_slice
+from napari_volseg.widgets.painted import VIEW_OF_AXIS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import napari
-    from napari.layers import Labels, Layer
+    from napari.components import ViewerModel
+    from napari.layers import Labels
     from numpy.typing import NDArray
+
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.widgets.dock import VolSegDock
 
 HAND_SECONDS = 0.012
 """From one mouse event to the next; vispy drops moves that follow within 10 ms."""
+
+PATIENCE_SECONDS = 10.0
 
 Point = tuple[float, float]
 
@@ -55,10 +66,13 @@ def find(parent: QWidget, name: str) -> QWidget:
 
 
 def press(parent: QWidget, name: str) -> None:
-    """Click the button of that accessible name, which must be there and enabled."""
+    """Click the button of that accessible name, once it can be."""
     button = find(parent, name)
-    if not isinstance(button, QPushButton) or not button.isVisible() or not button.isEnabled():
-        raise LookupError(f"{name!r} is no button that can be pressed now")
+    wait_until(
+        lambda: button.isVisible() and button.isEnabled(),
+        f"{name} can be pressed",
+        PATIENCE_SECONDS,
+    )
     QTest.mouseClick(button, Qt.MouseButton.LeftButton)
     QApplication.processEvents()
 
@@ -85,8 +99,8 @@ def canvas(viewer: napari.Viewer) -> QWidget:
 def on_canvas(viewer: napari.Viewer, layer: Layer, voxel: Sequence[float]) -> QPointF:
     """Return where a voxel of the slice on view is drawn, in pixels of the canvas."""
     world = np.asarray(layer.data_to_world(voxel))[list(viewer.dims.displayed)]
-    center = np.asarray(viewer.camera.center[-2:])
-    y, x = (world - center) * viewer.camera.zoom
+    center = np.asarray(viewer.scene.camera.center[-2:])
+    y, x = (world - center) * viewer.scene.camera.zoom
     widget = canvas(viewer)
     return QPointF(x + widget.width() / 2, y + widget.height() / 2)
 
@@ -167,3 +181,49 @@ def screenshot(viewer: napari.Viewer, path: Path) -> None:
     QApplication.processEvents()
     path.parent.mkdir(parents=True, exist_ok=True)
     main_window(viewer).grab().save(str(path))
+
+
+def paint_slices(
+    viewer: napari.Viewer,
+    dock: VolSegDock,
+    truth: NDArray[np.integer],
+    slices: Sequence[tuple[int, int]],
+    *,
+    brush: int,
+    every: int,
+) -> None:
+    """Press New, add classes until there are as many as in the truth, paint these slices.
+
+    Parameters
+    ----------
+    slices : sequence of (axis, index)
+    brush, every : int
+        As in ``paint_like``.
+    """
+    press(dock, "new annotation")
+    for _ in range(int(truth.max()) - 2):
+        press(dock, "add a class")
+    layer = dock.session.annotation
+    if layer is None:
+        raise LookupError("New made no annotation")
+    for axis, index in slices:
+        press(dock, f"show {VIEW_OF_AXIS[axis]} slices")
+        show_slice(viewer, layer, axis, index)
+        live(0.1)
+        paint_like(viewer, layer, truth, (axis, index), brush=brush, every=every)
+    wait_until(lambda: len(dock.session.painted.slices) == len(slices), "the paint is found")
+
+
+def train_and_predict(dock: VolSegDock, minutes: float) -> None:
+    """Press Train, wait, press Predict, wait."""
+    press(dock, "step Train")
+    spin_box = find(dock, "minutes to train")
+    if not isinstance(spin_box, QDoubleSpinBox):
+        raise LookupError("the minutes are set in no spin box")
+    spin_box.setValue(minutes)
+    press(dock, "train")
+    patience = 60 * minutes + 240
+    wait_until(lambda: not dock.train.job.running, "training ends", patience)
+    press(dock, "step Predict")
+    press(dock, "predict")
+    wait_until(lambda: not dock.predict.job.running, "prediction ends", patience)

@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from qtpy.QtCore import QCoreApplication, QThread
+from qtpy.QtCore import QCoreApplication, QThread, QThreadPool
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.jobs import Background, Job
@@ -16,8 +16,6 @@ def job(qapp):
     job = Job()
     yield job
     job.shutdown()
-    from qtpy.QtCore import QThreadPool
-
     wait_until(lambda: QThreadPool.globalInstance().waitForDone(10), "workers end")
     live(0.02)
 

@@ -197,9 +197,10 @@ def test_a_corrected_prediction_is_an_annotation(session):
 def test_a_closed_session_ignores_the_viewer(session, viewer):
     heard = []
     session.changed.connect(heard.append)
+    image = session.image
     session.close()
     viewer.add_image(np.zeros(SHAPE, np.uint8))
-    session.image.name = "renamed"
+    image.name = "renamed"
     viewer.layers.clear()
     assert heard == []
 

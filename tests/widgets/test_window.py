@@ -1,0 +1,125 @@
+"""The dock in a real window of napari: its keys, and what it survives."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+from napari.layers import Image, Labels, Points, Shapes, Surface, Vectors
+from napari.utils.shortcuts import default_shortcuts
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_volseg.widgets.dock import VolSegDock
+from napari_volseg.widgets.layers import show_slice, visible_slice
+from tests.widgets.hands import canvas, live, press, wait_until
+
+
+def start_training(dock, stand_in):
+    press(dock, "step Train")
+    press(dock, "train")
+    wait_until(lambda: stand_in.steps >= 3 and dock.train.job.heard, "training runs")
+
+
+def check_stopped(stand_in):
+    live(0.1)
+    stopped = stand_in.steps
+    live(0.1)
+    assert stand_in.steps == stopped
+
+
+def test_keys_work_on_the_canvas_and_from_the_dock(napari_viewer, napari_dock):
+    layer, session = napari_dock.session.annotation, napari_dock.session
+    for place in (canvas(napari_viewer), napari_dock):
+        layer.mode = "pan_zoom"
+        QTest.keyClick(place, Qt.Key.Key_1, Qt.KeyboardModifier.ControlModifier)
+        assert layer.selected_label == 1 and layer.mode == "paint"
+        QTest.keyClick(place, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
+        assert layer.selected_label == 2
+    show_slice(napari_viewer, layer, 0, 5)
+    QTest.keyClick(napari_dock, Qt.Key.Key_C)
+    assert layer.data[5].all()
+    QTest.keyClick(napari_dock, Qt.Key.Key_T)
+    assert visible_slice(napari_viewer, layer)[0] == 1
+    session.start_prediction(session.classes)
+    QTest.keyClick(napari_dock, Qt.Key.Key_O)
+    assert not session.prediction.visible
+
+
+def test_our_keys_take_none_of_naparis(napari_viewer, napari_dock):
+    ours = {str(key) for key in napari_dock.session.annotation.keymap}
+    assert len(ours) == 13
+    of_labels = keys_of(Labels)
+    of_others = set().union(*(keys_of(x) for x in (Image, Points, Shapes, Surface, Vectors)))
+    all_keys = {str(key) for keys in default_shortcuts.values() for key in keys}
+    of_viewer = all_keys - of_others
+    assert "P" in of_labels and "V" in of_viewer
+    assert not ours & (of_labels | of_viewer)
+
+
+def keys_of(layer_type):
+    return {
+        str(key) for parent in layer_type.__mro__ for key in getattr(parent, "class_keymap", ())
+    }
+
+
+def test_keys_are_bound_on_our_layer_only_and_given_back(napari_dock):
+    first = napari_dock.session.annotation
+    press(napari_dock, "new annotation")
+    second = napari_dock.session.annotation
+    assert not first.keymap and second.keymap
+    napari_dock.shutdown()
+    assert not second.keymap
+
+
+def test_the_dock_closed_in_mid_training(napari_viewer, napari_dock, stand_in, no_errors):
+    start_training(napari_dock, stand_in)
+    labels = napari_dock.session.annotation.data.copy()
+    napari_viewer.window.remove_dock_widget(napari_dock)
+    check_stopped(stand_in)
+    np.testing.assert_array_equal(napari_viewer.layers["kidney phantom annotation"].data, labels)
+
+
+def test_napari_closed_in_mid_training(napari_viewer, napari_dock, stand_in, no_errors):
+    start_training(napari_dock, stand_in)
+    napari_viewer.close()
+    check_stopped(stand_in)
+    assert napari_dock.closed
+
+
+def test_a_hidden_dock_goes_on_training(napari_dock, stand_in):
+    start_training(napari_dock, stand_in)
+    napari_dock.parent().hide()
+    seen = stand_in.steps
+    wait_until(lambda: stand_in.steps > seen + 5, "training goes on")
+    assert not napari_dock.closed
+
+
+def test_napari_opens_the_dock_from_its_menu_and_closes_it(napari_viewer, phantom):
+    frame, dock = napari_viewer.window.add_plugin_dock_widget("napari-volseg")
+    image = napari_viewer.add_image(phantom[0].image[0], name="plain")
+    assert dock.session.image is image
+    live(0.05)
+    press(dock, "new annotation")
+    frame.destroyOnClose()
+    live(0.05)
+    assert dock.closed
+
+
+def test_a_closed_dock_leaves_no_widget_behind(napari_viewer, tmp_path):
+    before = set(QApplication.topLevelWidgets())
+    dock = VolSegDock(napari_viewer, journal=tmp_path / "other")
+    napari_viewer.window.add_dock_widget(dock, name="other")
+    napari_viewer.window.remove_dock_widget(dock)
+    wait_until(lambda: is_deleted(dock), "the dock is deleted")
+    gc.collect()
+    assert set(QApplication.topLevelWidgets()) <= before
+
+
+def is_deleted(widget):
+    try:
+        widget.isVisible()
+    except RuntimeError:
+        return True
+    return False
