@@ -28,9 +28,9 @@ from tests.widgets.hands import (
     train_and_predict,
 )
 
-SHAPE = (64, 192, 192)
-SLICES = ((0, 20), (0, 44), (1, 64), (1, 130), (2, 96))
-VIEWED = (0, 32)
+SHAPE = (48, 160, 160)
+SLICES = ((0, 14), (0, 34), (1, 56), (1, 110), (2, 80))
+VIEWED = (0, 24)
 NAMES = ("background", "tubule", "inside of tubule")
 WINDOW = (1366, 768)
 DOCK_WIDTH = 380

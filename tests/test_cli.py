@@ -26,7 +26,7 @@ TINY = {
     "patches": [[8, 16, 16]],
     "tile": [8, 20, 24],
 }
-QUICK = ("--steps", "3", "--device", "cpu", "--options", json.dumps(TINY))
+QUICK = ("--steps", "4", "--device", "cpu", "--options", json.dumps(TINY))
 
 
 def ball():
@@ -143,11 +143,11 @@ def test_train_saves_a_model_with_its_settings(run, case, tmp_path):
     assert code == 0
     document = json.loads(out)
     assert document["model"] == str(output)
-    assert document["steps"] == 3
+    assert document["steps"] == 4
     assert document["interrupted"] is False
     assert "training" in err
     checkpoint = load_model(output)
-    assert checkpoint.step == 3
+    assert checkpoint.step == 4
     assert checkpoint.training["seed"] == 5
     assert list(checkpoint.training["class_weights"]) == [1, 2.5]
     assert checkpoint.training["flips"] is False
@@ -160,7 +160,7 @@ def test_train_takes_many_images(run, case, tmp_path):
     pairs = [folder / name for folder in (case, other) for name in ("image.ome.tif", "truth.tif")]
     code, out, _ = run("train", *pairs, "-o", tmp_path / "m.volseg", *QUICK)
     assert code == 0
-    assert out.startswith(f"{tmp_path / 'm.volseg'}: unet3d, 3 steps")
+    assert out.startswith(f"{tmp_path / 'm.volseg'}: unet3d, 4 steps")
 
 
 def test_train_with_another_value_for_unlabeled(run, case, tmp_path):

@@ -155,8 +155,7 @@ def class_probabilities(
 
     def tile_probabilities(tile: Tile) -> Tensor:
         block = torch.from_numpy(standardize(read_block(volume, tile.read), intensity))
-        found = architecture.probabilities(module, config, block[None].to(device))
-        return fit(found, tile)
+        return architecture.probabilities(module, config, block[None].to(device), tile.trim)
 
     tiles = [t for t in order_tiles(plan_tiles(walk, volume.shape), near) if wanted(t.write)]
     for done, tile in enumerate(tiles, start=1):
@@ -166,18 +165,6 @@ def class_probabilities(
 def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
     """Return the tiles of a walk over a volume of that shape."""
     return tile_grid(shape, walk.core, walk.halo, walk.border, walk.align)
-
-
-def fit(probabilities: Tensor, tile: Tile) -> Tensor:
-    """Trim what a network gave for a tile to what the tile writes.
-
-    Valid convolutions give the core already, others give all that was read.
-    """
-    read = tuple(r.stop - r.start for r in tile.read)
-    if tuple(probabilities.shape[1:]) == read:
-        return probabilities[(slice(None), *tile.trim)]
-    write = tuple(slice(0, r.stop - r.start) for r in tile.write)
-    return probabilities[(slice(None), *write)]
 
 
 def order_tiles(tiles: Sequence[Tile], near: View | None) -> list[Tile]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.annotation import Case
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.tiles import Region
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import Pool
 from napari_volseg.sparse.stage import Stage
@@ -72,9 +73,9 @@ class Architecture:
         How it is trained.
     walk : callable (config, shape) -> Walk
         How it walks over a volume of that shape.
-    probabilities : callable (module, config, block) -> tensor
-        Class probabilities (K, z, y, x) of the core of a block (1, C, z, y, x) that
-        was read with ``walk``'s halo, or of the whole block.
+    probabilities : callable (module, config, block, core) -> tensor
+        Class probabilities (K, z, y, x) of a core, a region of the block
+        (1, C, z, y, x) that was read with ``walk``'s halo.
     paper_channels, paper_classes : int
         Input channels and classes of the paper, for its parameter count.
     count : callable (module) -> int
@@ -91,7 +92,7 @@ class Architecture:
     build: Callable[[Any, int, int], nn.Module]
     stages: Callable[[Any, TrainingConfig, Pool], tuple[Stage, ...]]
     walk: Callable[[Any, tuple[int, int, int]], Walk]
-    probabilities: Callable[[nn.Module, Any, Tensor], Tensor]
+    probabilities: Callable[[nn.Module, Any, Tensor, Region], Tensor]
     paper_channels: int = 1
     paper_classes: int = 2
     count: Callable[[nn.Module], int] = count_all

@@ -7,7 +7,7 @@ section 2 the batch normalization, section 3.2 the training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,18 +18,28 @@ from torch.nn import functional
 
 from napari_volseg.data.annotation import Case
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.tiles import Region
 from napari_volseg.models.registry import Architecture, Walk
-from napari_volseg.sparse import filters
 from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.filters import reach as filter_reach
 from napari_volseg.sparse.losses import balanced_weights, cross_entropy, dice_loss
+from napari_volseg.sparse.pixels import (
+    PixelClassifier,
+    draw_voxels,
+    labeled_responses,
+)
+from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution
 from napari_volseg.sparse.pool import Pool
 from napari_volseg.sparse.sampling import PatchPlan, sample_batch
 from napari_volseg.sparse.stage import Batch, Stage, constant_rate, warmup_cosine
 
-Triple = tuple[int, int, int]
-
-FILTER_SCALES = (0.7, 1.6, 3.5)
+FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Scales of the filters that ``auto`` puts in front, in units of the finest voxel side."""
+
+FEWER_SCALES = (1.0, 2.0, 4.0)
+"""Those for volumes of more than ``MANY_VOXELS`` voxels, where wide filters take too long."""
+
+MANY_VOXELS = 2**24
 
 SLAB = 4
 """How many times flatter than wide a patch around a painted slice is: a cube would spend
@@ -68,7 +78,7 @@ class UNet3DConfig:
     zeros, which costs far less on small tiles."""
 
     filter_scales: tuple[float, ...] = ()
-    """Scales of filter responses that are appended to the image, in units of the finest
+    """Scales of the filters of a pixel classifier beside the network, in units of the finest
     voxel side; none in the paper."""
 
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -116,8 +126,6 @@ class UNet3DConfig:
                 if step < len(self.pooling):
                     scale *= self.pooling[step][axis]
             reach.append(total)
-        for scale in self.filter_scales[-1:]:
-            reach = [r + f for r, f in zip(reach, filters.reach(scale, self.voxel), strict=True)]
         return reach[0], reach[1], reach[2]
 
 
@@ -133,7 +141,9 @@ class UNet3D(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels
-        in_channels *= 1 + filters.RESPONSES * len(config.filter_scales)
+        self.pixels = None
+        if config.filter_scales:
+            self.pixels = PixelClassifier(in_channels, n_classes, config.filter_scales, config.voxel)
         self.down = nn.ModuleList()
         for step, kernel in enumerate(config.kernels):
             before = in_channels if step == 0 else width * 2**step
@@ -153,9 +163,15 @@ class UNet3D(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (B, C, Z, Y, X) to logits (B, K, ...)."""
+        logits = self.unet(image)
+        if self.pixels is None:
+            return logits
+        found = self.pixels.over(self.pixels.responses(image))
+        return mean_logits(logits, crop_center(found, logits.shape[2:]))
+
+    def unet(self, image: Tensor) -> Tensor:
+        """Follow figure 2: down, up, classify."""
         shape = image.shape[2:]
-        if self.config.filter_scales:
-            image = filters.filter_bank(image, self.config.filter_scales, self.config.voxel)
         image = image.contiguous(memory_format=torch.channels_last_3d)
         if self.config.padding == "same":
             missing = [-n % d for n, d in zip(shape, self.config.divisor, strict=True)]
@@ -173,6 +189,11 @@ class UNet3D(nn.Module):
         if self.config.padding == "same":
             logits = logits[:, :, : shape[0], : shape[1], : shape[2]]
         return logits
+
+
+def mean_logits(one: Tensor, other: Tensor) -> Tensor:
+    """Logits of the mean of two opinions' probabilities, (B, K, ...)."""
+    return torch.logaddexp(one.float().log_softmax(1), other.float().log_softmax(1))
 
 
 def double_convolution(
@@ -206,6 +227,9 @@ def build(config: UNet3DConfig, in_channels: int, n_classes: int) -> UNet3D:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    # Before it has learned anything, the network has no opinion.
+    nn.init.zeros_(module.classify.weight)
+    nn.init.zeros_(module.classify.bias)
     return module.to(memory_format=torch.channels_last_3d)
 
 
@@ -234,7 +258,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         kernels=kernels,
         padding="same",
         test_statistics="running",
-        filter_scales=FILTER_SCALES,
+        filter_scales=FILTER_SCALES if math.prod(shape) <= MANY_VOXELS else FEWER_SCALES,
         voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,
         tile=plan_patch(spacing, (10**6,) * 3, pooling, 112**3 if on_cpu else 192**3),
@@ -243,63 +267,11 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     )
 
 
-def plan_resolution(
-    spacing: Sequence[float], shape: Sequence[int], levels: int
-) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
-    """Choose pooling and kernels from voxel size and volume.
-
-    Returns
-    -------
-    pooling : (z, y, x) for each of up to ``levels - 1`` transitions
-    kernels : (z, y, x) for each resolution step
-    """
-    size, left = list(spacing), list(shape)
-    pooling: list[Triple] = []
-    kernels: list[Triple] = [_kernel(size, left)]
-    while len(pooling) < levels - 1:
-        finest = min(s for s, n in zip(size, left, strict=True) if n > 1) if max(left) > 1 else 0
-        pool = [2 if s < 2 * finest and n >= 8 else 1 for s, n in zip(size, left, strict=True)]
-        if pool == [1, 1, 1]:
-            break
-        pooling.append((pool[0], pool[1], pool[2]))
-        size = [s * p for s, p in zip(size, pool, strict=True)]
-        left = [n // p for n, p in zip(left, pool, strict=True)]
-        kernels.append(_kernel(size, left))
-    return tuple(pooling), tuple(kernels)
-
-
-def _kernel(size: Sequence[float], left: Sequence[int]) -> Triple:
-    # A neighbor twice as far as another tells half as much: leave it out until pooling
-    # has brought the others as far.
-    z, y, x = (3 if n > 1 and s <= 2.5 * min(size) else 1 for s, n in zip(size, left, strict=True))
-    return z, y, x
-
-
-def plan_patch(
-    spacing: Sequence[float], shape: Sequence[int], pooling: Sequence[Triple], voxels: int
-) -> Triple:
-    """Choose a patch of about ``voxels`` voxels, a cube in space, inside the volume.
-
-    Each side is a multiple of what pooling divides by. What an axis of the volume is
-    too short for, the others get.
-    """
-    divisor = [math.prod(p[a] for p in pooling) for a in range(3)]
-    limit = [-(-n // d) * d for n, d in zip(shape, divisor, strict=True)]
-    sides = [0, 0, 0]
-    free = {0, 1, 2}
-    while free:
-        rest = voxels / math.prod(sides[a] for a in range(3) if a not in free)
-        edge = (rest * math.prod(spacing[a] for a in free)) ** (1 / len(free))
-        tight = {a for a in free if edge / spacing[a] >= limit[a]}
-        for a in tight or free:
-            wanted = max(1, round(edge / spacing[a] / divisor[a])) * divisor[a]
-            sides[a] = min(wanted, limit[a])
-        free -= tight or free
-    return sides[0], sides[1], sides[2]
-
-
 def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[Stage, ...]:
-    """One stage: patches on labels, weighted cross-entropy (and Dice), SGD or AdamW."""
+    """Patches on labels, weighted cross-entropy (and Dice), SGD or AdamW.
+
+    With filters, the pixel classifier is trained first, then the network beside it.
+    """
     valid = config.padding == "valid"
     plan = PatchPlan(
         shapes=tuple(valid_size(config, p) for p in config.patches) if valid else config.patches,
@@ -310,30 +282,65 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
     weights = torch.tensor(
         balanced_weights(pool.counts, training.balance, training.class_weights), device=pool.device
     )
+    schedule = warmup_cosine if training.optimizer == "adamw" else constant_rate
 
     def sample(generator: torch.Generator) -> Batch:
         return sample_batch(pool, plan, training, generator)
 
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
-        logits = module(batch.image)
+        logits = module.unet(batch.image)
         value = (1 - training.dice_weight) * cross_entropy(logits, batch.target, weights)
         if training.dice_weight:
             value = value + training.dice_weight * dice_loss(logits, batch.target)
         return value
 
-    return (
-        Stage(
-            name="training",
-            sample=sample,
-            loss=loss,
-            optimizer=partial(make_optimizer, training),
-            schedule=warmup_cosine if training.optimizer == "adamw" else constant_rate,
+    pixels = (pixel_stage(training, pool, weights, schedule),) if config.filter_scales else ()
+    context = Stage(
+        name="context",
+        sample=sample,
+        loss=loss,
+        optimizer=partial(make_optimizer, training, 3e-3),
+        parameters=context_parameters,
+        schedule=schedule,
+        share=1 - sum(stage.share for stage in pixels),
+    )
+    return (*pixels, context)
+
+
+def pixel_stage(
+    training: TrainingConfig,
+    pool: Pool,
+    weights: Tensor,
+    schedule: Callable[[float, list[float]], float],
+) -> Stage:
+    """The pixel classifier's training: cross-entropy on the responses of labeled voxels."""
+    voxels: list[tuple[Tensor, Tensor]] = []
+
+    def prepare(module: nn.Module) -> None:
+        voxels[:] = [labeled_responses(pool, module.pixels)]
+
+    return Stage(
+        name="pixels",
+        prepare=prepare,
+        sample=lambda generator: draw_voxels(*voxels[0], generator),
+        loss=lambda module, batch, step: cross_entropy(
+            module.pixels(batch.image), batch.target, weights
         ),
+        optimizer=partial(make_optimizer, training, 1e-2),
+        parameters=lambda module: module.pixels.parameters(),
+        schedule=schedule,
+        # Its steps take about a tenth of the time of the network's.
+        share=0.5 if training.steps else 0.1,
     )
 
 
+def context_parameters(module: nn.Module) -> Iterable[nn.Parameter]:
+    """All parameters but the pixel classifier's."""
+    return (p for name, p in module.named_parameters() if not name.startswith("pixels."))
+
+
 def make_optimizer(
-    training: TrainingConfig, parameters: Iterable[nn.Parameter]
+    training: TrainingConfig, rate: float, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """SGD as Caffe's 3D U-Net solver, or AdamW for a short budget.
 
@@ -342,7 +349,7 @@ def make_optimizer(
     """
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=training.learning_rate or 1e-3, momentum=0.99)
-    return torch.optim.AdamW(parameters, lr=training.learning_rate or 3e-3, weight_decay=1e-3)
+    return torch.optim.AdamW(parameters, lr=training.learning_rate or rate, weight_decay=1e-3)
 
 
 def valid_size(config: UNet3DConfig, size: Triple) -> Triple:
@@ -373,15 +380,55 @@ def _offset(config: UNet3DConfig, axis: int) -> int:
 
 def walk(config: UNet3DConfig, shape: Triple) -> Walk:
     """Overlap-tile: mirrored context for valid convolutions, clipped for padded ones."""
+    halo = context_of(config)
     if config.padding == "valid":
-        return Walk(valid_size(config, config.tile), config.margin, "mirror")
+        return Walk(valid_size(config, config.tile), halo, "mirror")
     z, y, x = (max(1, round(t / d)) * d for t, d in zip(config.tile, config.divisor, strict=True))
-    return Walk(core=(z, y, x), halo=config.margin, border="clip", align=config.divisor)
+    return Walk(core=(z, y, x), halo=halo, border="clip", align=config.divisor)
 
 
-def probabilities(module: nn.Module, config: UNet3DConfig, block: Tensor) -> Tensor:
-    """Class probabilities (K, z, y, x) of a block (1, C, z, y, x)."""
-    return torch.softmax(module(block).float(), 1)[0]
+def context_of(config: UNet3DConfig) -> Triple:
+    """Voxels (z, y, x) that a tile reads on each side: the filters' reach and the network's."""
+    reaches = [filter_reach(scale, config.voxel) for scale in config.filter_scales]
+    z, y, x = (
+        max((r[axis] for r in reaches), default=0) + network_reach(config, axis) for axis in range(3)
+    )
+    return z, y, x
+
+
+def network_reach(config: UNet3DConfig, axis: int) -> int:
+    """Context of the network itself; padded ones also see the pooling cell that a voxel is in."""
+    cell = config.divisor[axis] if config.padding == "same" else 0
+    return config.margin[axis] + cell
+
+
+def probabilities(module: nn.Module, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor:
+    """Class probabilities (K, z, y, x) of a core of a block (1, C, z, y, x).
+
+    The filters see the whole block, the network only what it needs of it.
+    """
+    valid = config.padding == "valid"
+    seen = []
+    for axis, side in enumerate(core):
+        size, step = block.shape[axis + 2], config.divisor[axis]
+        around = network_reach(config, axis)
+        if valid:
+            trim = context_of(config)[axis] - around
+            seen.append(slice(trim, size - trim))
+        else:
+            # Pooling must fall on the same voxels whatever the tile.
+            first = max(0, (side.start - around) // step * step)
+            seen.append(slice(first, min(size, side.stop + around)))
+    inside = (slice(None), slice(None), *seen)
+    if module.pixels is None:
+        logits = module.unet(block[inside])
+    else:
+        found = module.pixels.over(module.pixels.responses(block)[inside])
+        logits = module.unet(block[inside])
+        logits = mean_logits(logits, crop_center(found, logits.shape[2:]))
+    start = [s.start + (network_reach(config, a) if valid else 0) for a, s in enumerate(seen)]
+    within = tuple(slice(c.start - s, c.stop - s) for c, s in zip(core, start, strict=True))
+    return torch.softmax(logits[(0, slice(None), *within)].float(), 0)
 
 
 def count_convolutions(module: nn.Module) -> int:

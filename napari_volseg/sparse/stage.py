@@ -45,6 +45,10 @@ def constant_rate(fraction: float, scores: list[float]) -> float:
     return 1.0
 
 
+def nothing_to_prepare(module: nn.Module) -> None:
+    """Do nothing: most stages compute nothing ahead."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """What one phase of training does.
@@ -68,6 +72,9 @@ class Stage:
         spent and the held-out scores so far; 0 after the start ends the stage.
     share : float
         Part of the budget, relative to the other stages.
+    prepare : callable (module) -> None
+        Called when the stage starts or is resumed, for what it computes once with the
+        weights that earlier stages left.
     """
 
     name: str
@@ -77,3 +84,4 @@ class Stage:
     parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = all_parameters
     schedule: Callable[[float, list[float]], float] = warmup_cosine
     share: float = 1.0
+    prepare: Callable[[nn.Module], None] = nothing_to_prepare

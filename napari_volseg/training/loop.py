@@ -144,6 +144,7 @@ def begin_stage(run: Run, stage: Stage) -> None:
     moving = list(stage.parameters(run.module))
     for parameter in moving:
         parameter.requires_grad_(True)
+    stage.prepare(run.module)
     run.optimizer = stage.optimizer(moving)
     for group in run.optimizer.param_groups:
         group["peak_lr"] = group["lr"]

@@ -182,30 +182,29 @@ def load_optimizer(run: Run, state: Mapping[str, Mapping[str, Tensor]]) -> None:
     run.optimizer.load_state_dict(whole)
 
 
+@torch.no_grad()
 def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence[int]) -> None:
     """Start from a trained network, also if classes came or went since.
 
-    Weights of the same shape are taken over; where a tensor has one row for each class,
-    the rows of the classes that both know are.
+    Tensors of the same shape are taken over. Where one axis has grown or shrunk by the
+    number of classes, its last entries belong to the classes, in order: those of the
+    classes that both know are taken over, and all entries before them. The rest stays
+    as it was initialized.
     """
-    own = module.state_dict()
     before = [c.id for c in checkpoint.classes]
     shared = [i for i in class_ids if i in before]
+    own = module.state_dict()
     for name, tensor in checkpoint.weights.items():
-        if name not in own:
-            continue
         target = own[name]
-        if target.shape == tensor.shape and list(class_ids) == before:
+        if target.shape == tensor.shape:
             target.copy_(tensor)
-        elif (
-            target.shape[1:] == tensor.shape[1:]
-            and target.ndim
-            and (len(target), len(tensor)) == (len(class_ids), len(before))
-        ):
-            for i in shared:
-                target[class_ids.index(i)].copy_(tensor[before.index(i)])
-        elif target.shape == tensor.shape:
-            target.copy_(tensor)
+            continue
+        (axis,) = [a for a in range(target.ndim) if target.shape[a] != tensor.shape[a]]
+        common = target.shape[axis] - len(class_ids)
+        new = [*range(common), *(common + class_ids.index(i) for i in shared)]
+        old = [*range(common), *(common + before.index(i) for i in shared)]
+        kept = tensor.index_select(axis, torch.tensor(old)).to(target.device)
+        target.index_copy_(axis, torch.tensor(new, device=target.device), kept)
 
 
 def resumed_config(architecture: Architecture, checkpoint: Checkpoint) -> Any:

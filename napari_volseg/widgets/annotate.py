@@ -43,8 +43,24 @@ class AnnotateStep(QWidget):
         super().__init__()
         self._session = session
         self._bound: Labels | None = None
-        self._classes = ClassTable(session)
-        self._slices = SliceList(session)
+        self._build()
+        # Scrolling through a volume moves the dims many times between two frames.
+        self._place_timer = QTimer(self)
+        self._place_timer.setSingleShot(True)
+        self._place_timer.setInterval(50)
+        self._place_timer.timeout.connect(self._show_place)
+        dims_events = session.viewer.dims.events
+        self._dims_events = (dims_events.current_step, dims_events.order, dims_events.ndisplay)
+        for emitter in self._dims_events:
+            emitter.connect(self._on_dims)
+        session.changed.annotation.connect(self._bind)
+        session.changed.painted.connect(self._show_hint)
+        self._bind()
+        self._show_hint()
+
+    def _build(self) -> None:
+        self._classes = ClassTable(self._session)
+        self._slices = SliceList(self._session)
         self._views = {
             view: button(
                 view,
@@ -86,22 +102,6 @@ class AnnotateStep(QWidget):
         self._complete.clicked.connect(self.mark_complete)
         self._next.clicked.connect(self.go_to_next)
         self._save.clicked.connect(self.save_wanted)
-        # Scrolling through a volume moves the dims many times between two frames.
-        self._place_timer = QTimer(self)
-        self._place_timer.setSingleShot(True)
-        self._place_timer.setInterval(50)
-        self._place_timer.timeout.connect(self._show_place)
-        self._dims_events = (
-            session.viewer.dims.events.current_step,
-            session.viewer.dims.events.order,
-            session.viewer.dims.events.ndisplay,
-        )
-        for emitter in self._dims_events:
-            emitter.connect(self._on_dims)
-        session.changed.annotation.connect(self._bind)
-        session.changed.painted.connect(self._show_hint)
-        self._bind()
-        self._show_hint()
 
     def stop(self) -> None:
         """Listen to the viewer no more, and give the layer's keys back."""
@@ -166,13 +166,14 @@ class AnnotateStep(QWidget):
         show_slice(self._session.viewer, layer, *(later or places)[0])
 
     def _turn_to(self, axis: int) -> None:
-        turn(self._session.viewer, axis)
+        if self._session.volume is not None:
+            turn(self._session.viewer, axis)
         self._show_place()
 
     def _turn_to_next(self) -> None:
         layer = self._session.annotation or self._session.image
         seen = None if layer is None else visible_slice(self._session.viewer, layer)
-        turn(self._session.viewer, (seen[0] + 1) % 3 if seen else 0)
+        self._turn_to((seen[0] + 1) % 3 if seen else 0)
 
     def _toggle_prediction(self) -> None:
         if self._session.prediction is not None:

@@ -23,6 +23,7 @@ W = TypeVar("W", bound=QWidget)
 
 SPACING = 6
 PRIMARY_HEIGHT = 32
+DOT = " \N{MIDDLE DOT} "
 
 
 def named(widget: W, name: str, tip: str) -> W:

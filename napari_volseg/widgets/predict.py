@@ -19,6 +19,7 @@ from napari_volseg.widgets.files import (
 from napari_volseg.widgets.jobs import Background, Job
 from napari_volseg.widgets.layers import classes_of, visible_slice
 from napari_volseg.widgets.parts import (
+    DOT,
     button,
     column,
     duration,
@@ -293,4 +294,4 @@ def describe_model(model: Model | None) -> str:
         return "none yet"
     score = model.checkpoint.score
     parts = [model.name] if score is None else [model.name, f"held-out IoU {score:.2f}"]
-    return " \N{MIDDLE DOT} ".join([*parts, f"trained {duration(model.checkpoint.seconds)}"])
+    return DOT.join([*parts, f"trained {duration(model.checkpoint.seconds)}"])

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QWidget
-from superqt import QCollapsible
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.config_help import field_help
-from napari_volseg.widgets.config_form import ConfigForm
-from napari_volseg.widgets.jobs import Background, Job
-from napari_volseg.widgets.parts import (
-    button,
-    column,
-    duration,
-    label,
-    named,
-    narrow,
-    on_click,
-    row,
-    say,
-)
+from napari_volseg.widgets.jobs import Job
+from napari_volseg.widgets.parts import DOT, button, column, duration, label, named, row, say
 from napari_volseg.widgets.plot import TrainingPlot
-from napari_volseg.widgets.session import Model, Session
-from napari_volseg.widgets.work import list_architectures, train_on
+from napari_volseg.widgets.session import Model
+from napari_volseg.widgets.training_settings import TrainingSettings
+from napari_volseg.widgets.work import train_on
 
 if TYPE_CHECKING:
-    from qtpy.QtGui import QShowEvent
-
+    from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.training.events import Progress, Score
+    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
 
-DOT = " \N{MIDDLE DOT} "
 REDRAW_MS = 500
-SET_ABOVE_THE_FORM = ("model", "minutes", "options")
 
 
 def why_not_train(session: Session) -> str:
@@ -60,8 +47,6 @@ class TrainStep(QWidget):
     def __init__(self, session: Session, background: Background, memory: Memory) -> None:
         super().__init__()
         self._session = session
-        self._background = background
-        self._memory = memory
         self.job = Job(self)
         self._losses: list[tuple[float, float]] = []
         self._scores: dict[int, list[tuple[float, float]]] = {}
@@ -69,7 +54,8 @@ class TrainStep(QWidget):
         self._score: Score | None = None
         self._name = ""
         self._refusal = ""
-        self._listed = False
+        self._stopping = False
+        self._settings = TrainingSettings(background, memory)
         self._build()
         self._redraw = QTimer(self)
         self._redraw.setInterval(REDRAW_MS)
@@ -81,29 +67,9 @@ class TrainStep(QWidget):
         for signal in (changed.image, changed.annotation, changed.painted, changed.model):
             signal.connect(self._show_state)
         changed.busy.connect(self._show_state)
-        for empty in (self._status, self._machine):
-            say(empty, "")
         self._show_state()
 
     def _build(self) -> None:
-        self._model = named(QComboBox(), "architecture", "The network that learns.")
-        narrow(self._model)
-        default = TrainingConfig()
-        self._model.addItem("3D U-Net", default.model)
-        self._minutes = named(
-            QDoubleSpinBox(),
-            "minutes to train",
-            "How long to train. Stop is always possible, and Train goes on where it stopped.",
-        )
-        self._minutes.setRange(0.05, 24 * 60)
-        self._minutes.setDecimals(2)
-        self._minutes.setSuffix(" min")
-        self._minutes.setValue(self._memory.get("minutes", default.minutes))
-        presets = []
-        for minutes in (1, 5, 15):
-            preset = button(str(minutes), f"train {minutes} min", f"Train for {minutes} minutes.")
-            on_click(preset, self._minutes.setValue, float(minutes))
-            presets.append(preset)
         self._afresh = named(
             QCheckBox("start afresh"),
             "start afresh",
@@ -119,32 +85,18 @@ class TrainStep(QWidget):
         self._status = label(name="training progress")
         self._machine = label(role="muted", name="device, memory and speed")
         self._plot = TrainingPlot()
-        self._plot.hide()
-        self._form = ConfigForm(TrainingConfig, field_help(TrainingConfig), SET_ABOVE_THE_FORM)
-        advanced = named(
-            QCollapsible(
-                "Advanced",
-                expandedIcon="\N{BLACK DOWN-POINTING SMALL TRIANGLE}",
-                collapsedIcon="\N{BLACK RIGHT-POINTING SMALL TRIANGLE}",
-            ),
-            "advanced training settings",
-            "Everything else. Defaults are chosen from the device and the volume.",
-        )
-        advanced.setContent(self._form)
-        advanced.collapse(animate=False)
-        self._buttons = row(self._train, self._pause, self._stop, stretch=0)
+        for empty in (self._status, self._machine, self._plot):
+            empty.hide()
         column(
             self,
             [
-                row(label("model"), self._model, stretch=1),
-                row(label("time"), *presets, self._minutes, stretch=4),
+                self._settings,
                 self._afresh,
-                self._buttons,
+                row(self._train, self._pause, self._stop, stretch=0),
                 self._reason,
                 self._status,
                 self._machine,
                 self._plot,
-                advanced,
             ],
         )
         self._train.clicked.connect(self.train)
@@ -155,51 +107,35 @@ class TrainStep(QWidget):
         """Take the colors of napari's theme."""
         self._plot.set_colors(background, text)
 
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """List the architectures when the step is first seen: that imports torch."""
-        super().showEvent(event)
-        if not self._listed:
-            self._listed = True
-            self._background.run(list_architectures, done=self._show_architectures)
-
-    def _show_architectures(self, found: list[tuple[str, str, str]]) -> None:
-        wanted = self._memory.get("model", self._model.currentData())
-        self._model.clear()
-        for index, (name, title, summary) in enumerate(found):
-            self._model.addItem(title, name)
-            self._model.setItemData(index, summary, Qt.ItemDataRole.ToolTipRole)
-        self._model.setCurrentIndex(max(0, self._model.findData(wanted)))
-
     def train(self) -> None:
         """Start a training on a copy of what is painted now."""
         session = self._session
         volume, annotation = session.volume, session.annotation
         if self.job.running or why_not_train(session) or volume is None or annotation is None:
             return
-        model, minutes = self._model.currentData(), self._minutes.value()
         try:
-            config = self._form.config(model=model, minutes=minutes)
+            config = self._settings.config()
         except InputError as error:
             self._refusal = str(error)
             self._show_state()
             return
-        self._memory.set("model", model)
-        self._memory.set("minutes", minutes)
-        resume = None
-        if session.model is not None and not self._afresh.isChecked():
-            resume = session.model.checkpoint
-            if resume.model != model or resume.channels != volume.channels:
-                resume = None
         self._losses, self._scores, self._last, self._score = [], {}, None, None
-        self._name, self._refusal = volume.name, ""
+        self._name, self._refusal, self._stopping = volume.name, "", False
         self._plot.clear()
         self._plot.show()
-        labels = annotation.data.copy()
-        self.job.start(train_on, volume, labels, session.classes, config, resume)
+        resume = self._model_to_go_on_from(config, volume.channels)
+        self.job.start(train_on, volume, annotation.data.copy(), session.classes, config, resume)
         self._redraw.start()
         say(self._status, "Getting ready\N{HORIZONTAL ELLIPSIS}")
         say(self._machine, "")
         session.set_busy("training")
+
+    def _model_to_go_on_from(self, config: TrainingConfig, channels: int) -> Checkpoint | None:
+        model = self._session.model
+        if model is None or self._afresh.isChecked():
+            return None
+        fits = model.checkpoint.model == config.model and model.checkpoint.channels == channels
+        return model.checkpoint if fits else None
 
     def stop(self) -> None:
         """End the training; its last event brings the model."""
@@ -208,10 +144,11 @@ class TrainStep(QWidget):
 
             self.job.send(Command.STOP)
             self.job.resume()
-            say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
         else:
             self.job.cancel()
-        self._stop.setEnabled(False)
+        self._stopping = True
+        say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
+        self._show_state()
 
     def _toggle_pause(self) -> None:
         if self.job.paused:
@@ -258,7 +195,8 @@ class TrainStep(QWidget):
         self._train.setEnabled(not reason)
         self._pause.setVisible(running)
         self._stop.setVisible(running)
-        self._stop.setEnabled(running)
+        self._stop.setEnabled(not self._stopping)
+        self._pause.setEnabled(not self._stopping)
         self._pause.setText("Resume" if self.job.paused else "Pause")
         self._afresh.setVisible(self._session.model is not None and not running)
         say(self._reason, reason or self._refusal)
@@ -269,16 +207,16 @@ class TrainStep(QWidget):
             return
         if self.job.paused:
             say(self._status, "Paused.")
-        elif self.job.running and self._stop.isEnabled():
+        elif self.job.running and not self._stopping:
             parts = [f"About {duration(last.seconds_left)} left"]
             if self._score is not None:
                 parts.append(f"held-out IoU {self._score.mean_foreground_iou:.2f}")
             say(self._status, DOT.join(parts))
-        gigabytes = last.memory_bytes / 1e9
-        parts = [last.device, f"{gigabytes:.1f} GB"]
+        parts = [last.device, f"{last.memory_bytes / 1e9:.1f} GB"]
         if last.step:
             parts.append(f"{last.steps_per_second:.1f} steps/s")
-        parts += [last.note] if last.note else []
+        if last.note:
+            parts.append(last.note)
         say(self._machine, DOT.join(parts))
         model = self._session.model
         classes = model.checkpoint.classes if model is not None else ()

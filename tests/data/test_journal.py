@@ -239,7 +239,7 @@ def test_a_log_that_is_painted_over_and_over_stays_small(tmp_path, monkeypatch):
         sizes.append((journal.folder / LOG).stat().st_size)
     journal.close()
     assert np.count_nonzero(np.diff(sizes) < 0) > 2
-    assert max(sizes[30:]) <= max(sizes[:30])
+    assert max(sizes) < 10_000
     assert np.array_equal(only_offer(tmp_path), labels)
 
 

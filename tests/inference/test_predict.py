@@ -21,7 +21,13 @@ PADDED = UNet3DConfig(
     padding="same", test_statistics="running", tile=(8, 12, 12),
 )  # fmt: skip
 VALID = replace(PADDED, padding="valid", normalization="none", tile=(10, 14, 14))
-BLOCKS = {"padded": PADDED, "valid": VALID}
+FILTERED = replace(PADDED, filter_scales=(1.0, 2.0), voxel=(2.0, 1.0, 1.0))
+BLOCKS = {
+    "padded": PADDED,
+    "valid": VALID,
+    "filtered": FILTERED,
+    "filtered valid": replace(VALID, filter_scales=(1.0,)),
+}
 every_padding = pytest.mark.parametrize("config", BLOCKS.values(), ids=BLOCKS.keys())
 
 

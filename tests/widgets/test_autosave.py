@@ -15,7 +15,8 @@ from qtpy.QtCore import QObject
 from napari_volseg.data import journal_writer
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.journal import Journal, open_journal, recoverable
+from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
+from napari_volseg.data.journal_log import read_log
 from napari_volseg.widgets.autosave import Autosave
 
 SHAPE = (12, 20, 30)
@@ -147,6 +148,54 @@ def test_every_way_to_edit_reaches_the_disk_by_itself(
     assert recovered.any()
     assert recovered.dtype == layer.data.dtype
     assert np.array_equal(recovered, layer.data)
+
+
+def test_undo_and_redo_need_no_sweep(autosave, layer, tmp_path, qtbot, monkeypatch):
+    monkeypatch.setattr(journal_writer, "SECONDS_WITHOUT_NOTE", 1e6)
+    autosave.watch(layer, name="kidney")
+    layer.paint((3, 10, 10), 2)
+    autosave.flush()
+    (session,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for act in (layer.undo, layer.redo):
+        before = read_log(session / LOG).painted_voxels()
+        act()
+        qtbot.waitUntil(
+            lambda before=before: read_log(session / LOG).painted_voxels() != before,
+            timeout=WAIT_MS,
+        )
+    assert np.array_equal(read_log(session / LOG).labels(), layer.data)
+
+
+def test_paint_that_a_look_came_too_early_for_is_not_called_saved(
+    autosave, layer, qtbot, monkeypatch
+):
+    looked, painted = threading.Event(), threading.Event()
+    look = journal_writer.Journaled.look
+
+    def slow_look(self, folder):
+        wrote = look(self, folder)
+        looked.set()
+        painted.wait(WAIT_MS / 1000)
+        return wrote
+
+    monkeypatch.setattr(journal_writer.Journaled, "look", slow_look)
+    said = []
+    autosave.state_changed.connect(said.append)
+    autosave.watch(layer, name="kidney")
+    looked.wait(WAIT_MS / 1000)
+    layer.paint((3, 10, 10), 2)
+    painted.set()
+    qtbot.waitUntil(lambda: autosave.saved_at is not None, timeout=WAIT_MS)
+    assert said == ["saving", "saved"]
+
+
+def test_after_the_stop_it_says_nothing_more(autosave, layer):
+    autosave.watch(layer, name="kidney")
+    autosave.flush()
+    assert autosave.stop()
+    said = autosave.state
+    layer.paint((3, 10, 10), 2)
+    assert autosave.state == said
 
 
 def test_it_says_saving_then_saved(autosave, layer, qtbot):

@@ -8,7 +8,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.config_help import field_help
 from napari_volseg.widgets.config_form import ConfigForm, PlainSpinBox, make_control, parse_numbers
-from napari_volseg.widgets.train import SET_ABOVE_THE_FORM
+from napari_volseg.widgets.training_settings import SET_ABOVE_THE_FORM
 from tests.widgets.hands import find
 
 

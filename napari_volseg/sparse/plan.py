@@ -1,0 +1,63 @@
+"""Sizes that fit the voxels and the volume: where to pool, which kernels, how large a patch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Triple = tuple[int, int, int]
+
+
+def plan_resolution(
+    spacing: Sequence[float], shape: Sequence[int], levels: int
+) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+    """Choose pooling and kernels from voxel size and volume.
+
+    Returns
+    -------
+    pooling : (z, y, x) for each of up to ``levels - 1`` transitions
+    kernels : (z, y, x) for each resolution step
+    """
+    size, left = list(spacing), list(shape)
+    pooling: list[Triple] = []
+    kernels: list[Triple] = [_kernel(size, left)]
+    while len(pooling) < levels - 1:
+        finest = min(s for s, n in zip(size, left, strict=True) if n > 1) if max(left) > 1 else 0
+        pool = [2 if s < 2 * finest and n >= 8 else 1 for s, n in zip(size, left, strict=True)]
+        if pool == [1, 1, 1]:
+            break
+        pooling.append((pool[0], pool[1], pool[2]))
+        size = [s * p for s, p in zip(size, pool, strict=True)]
+        left = [n // p for n, p in zip(left, pool, strict=True)]
+        kernels.append(_kernel(size, left))
+    return tuple(pooling), tuple(kernels)
+
+
+def _kernel(size: Sequence[float], left: Sequence[int]) -> Triple:
+    # A neighbor twice as far as another tells half as much: leave it out until pooling
+    # has brought the others as far.
+    z, y, x = (3 if n > 1 and s <= 2.5 * min(size) else 1 for s, n in zip(size, left, strict=True))
+    return z, y, x
+
+
+def plan_patch(
+    spacing: Sequence[float], shape: Sequence[int], pooling: Sequence[Triple], voxels: int
+) -> Triple:
+    """Choose a patch of about ``voxels`` voxels, a cube in space, inside the volume.
+
+    Each side is a multiple of what pooling divides by. What an axis of the volume is
+    too short for, the others get.
+    """
+    divisor = [math.prod(p[a] for p in pooling) for a in range(3)]
+    limit = [-(-n // d) * d for n, d in zip(shape, divisor, strict=True)]
+    sides = [0, 0, 0]
+    free = {0, 1, 2}
+    while free:
+        rest = voxels / math.prod(sides[a] for a in range(3) if a not in free)
+        edge = (rest * math.prod(spacing[a] for a in free)) ** (1 / len(free))
+        tight = {a for a in free if edge / spacing[a] >= limit[a]}
+        for a in tight or free:
+            wanted = max(1, round(edge / spacing[a] / divisor[a])) * divisor[a]
+            sides[a] = min(wanted, limit[a])
+        free -= tight or free
+    return sides[0], sides[1], sides[2]

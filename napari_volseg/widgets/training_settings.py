@@ -1,0 +1,102 @@
+"""What to train and for how long; everything else under "Advanced"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QWidget
+from superqt import QCollapsible
+
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.config_help import field_help
+from napari_volseg.widgets.config_form import ConfigForm
+from napari_volseg.widgets.parts import button, column, label, named, narrow, on_click, row
+from napari_volseg.widgets.work import list_architectures
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QShowEvent
+
+    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.settings import Memory
+
+SET_ABOVE_THE_FORM = ("model", "minutes", "options")
+MINUTES = (1, 5, 15)
+SHORTEST_MINUTES = 0.05
+LONGEST_MINUTES = 24 * 60.0
+
+
+class TrainingSettings(QWidget):
+    """Architecture, minutes, and a form for all other fields of ``TrainingConfig``."""
+
+    def __init__(self, background: Background, memory: Memory) -> None:
+        super().__init__()
+        self._background = background
+        self._memory = memory
+        self._listed = False
+        default = TrainingConfig()
+        self._model = named(QComboBox(), "architecture", "The network that learns.")
+        self._model.addItem("3D U-Net", default.model)
+        self._minutes = named(
+            QDoubleSpinBox(),
+            "minutes to train",
+            "How long to train. Stop is always possible, and Train goes on where it stopped.",
+        )
+        self._minutes.setRange(SHORTEST_MINUTES, LONGEST_MINUTES)
+        self._minutes.setSuffix(" min")
+        self._minutes.setValue(memory.get("minutes", default.minutes))
+        presets = []
+        for minutes in MINUTES:
+            preset = button(str(minutes), f"train {minutes} min", f"Train for {minutes} minutes.")
+            on_click(preset, self._minutes.setValue, float(minutes))
+            presets.append(preset)
+        self._form = ConfigForm(TrainingConfig, field_help(TrainingConfig), SET_ABOVE_THE_FORM)
+        advanced = QCollapsible(
+            "Advanced",
+            expandedIcon="\N{BLACK DOWN-POINTING SMALL TRIANGLE}",
+            collapsedIcon="\N{BLACK RIGHT-POINTING SMALL TRIANGLE}",
+        )
+        named(
+            advanced.toggleButton(),
+            "advanced training settings",
+            "Everything else. Defaults are chosen from the device and the volume.",
+        )
+        advanced.setContent(self._form)
+        advanced.collapse(animate=False)
+        column(
+            self,
+            [
+                row(label("model"), narrow(self._model), stretch=1),
+                row(label("time"), *presets, self._minutes, stretch=len(presets) + 1),
+                advanced,
+            ],
+        )
+
+    def config(self) -> TrainingConfig:
+        """Return the configuration to train with, and remember the choices.
+
+        Raises
+        ------
+        InputError
+            For a value that is out of its range; the message names the field.
+        """
+        model, minutes = self._model.currentData(), self._minutes.value()
+        config: TrainingConfig = self._form.config(model=model, minutes=minutes)
+        self._memory.set("model", model)
+        self._memory.set("minutes", minutes)
+        return config
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """List the architectures when the step is first seen: that imports torch."""
+        super().showEvent(event)
+        if not self._listed:
+            self._listed = True
+            self._background.run(list_architectures, done=self._show_architectures)
+
+    def _show_architectures(self, found: list[tuple[str, str, str]]) -> None:
+        wanted = self._memory.get("model", self._model.currentData())
+        self._model.clear()
+        for index, (name, title, summary) in enumerate(found):
+            self._model.addItem(title, name)
+            self._model.setItemData(index, summary, Qt.ItemDataRole.ToolTipRole)
+        self._model.setCurrentIndex(max(0, self._model.findData(wanted)))

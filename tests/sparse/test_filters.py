@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from napari_volseg.sparse.filters import (
+    filter_bank,
+    reach,
+    responses,
+    symmetric_eigenvalues,
+)
+
+
+def noise(shape=(15, 18, 21), seed=0) -> torch.Tensor:
+    return torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_smoothing_and_gradient_agree_with_scipy():
+    image = noise((24, 24, 24))
+    smooth, gradient = responses(image, 1.5, (1, 1, 1))[0, :2]
+    sigma = {"sigma": 1.5, "mode": "mirror", "truncate": 3.0}
+    reference = ndimage.gaussian_filter(image[0, 0].numpy(), **sigma)
+    np.testing.assert_allclose(smooth, reference, atol=1e-3)
+    steep = 1.5 * ndimage.gaussian_gradient_magnitude(image[0, 0].numpy(), **sigma)
+    assert np.corrcoef(gradient.ravel(), steep.ravel())[0, 1] > 0.999
+    np.testing.assert_allclose(gradient, steep, atol=0.02)
+
+
+def test_scales_are_physical():
+    """An axis with voxels twice as coarse is smoothed over half as many of them."""
+    image = noise((30, 30, 30))
+    smooth = responses(image, 2.0, (2, 1, 1))[0, 0]
+    reference = ndimage.gaussian_filter(
+        image[0, 0].numpy(), (1, 2, 2), mode="mirror", truncate=3.0
+    )
+    np.testing.assert_allclose(smooth, reference, atol=1e-3)
+
+
+def test_shape_is_told_by_the_eigenvalues():
+    z, y, x = np.indices((21, 21, 21)) - 10.0
+    sheet, tube, blob = (
+        torch.from_numpy(np.exp(-d / 8)).float()[None, None]
+        for d in (z**2, z**2 + y**2, z**2 + y**2 + x**2)
+    )
+    for shape, strong in ((sheet, 1), (tube, 2), (blob, 3)):
+        eigenvalues = responses(shape, 2.0, (1, 1, 1))[0, 2:, 10, 10, 10]
+        assert (eigenvalues < -0.1).sum() == strong
+
+
+@given(values=st.lists(st.floats(-5, 5), min_size=6, max_size=6))
+def test_eigenvalues_agree_with_numpy(values):
+    zz, yy, xx, zy, zx, yx = values
+    matrix = np.array([[zz, zy, zx], [zy, yy, yx], [zx, yx, xx]])
+    found = symmetric_eigenvalues(*(torch.tensor(v, dtype=torch.float64) for v in values))
+    expected = np.linalg.eigvalsh(matrix)[::-1]
+    np.testing.assert_allclose([float(v) for v in found], expected, atol=1e-4)
+
+
+def test_a_flat_image_responds_with_its_value_only():
+    bank = filter_bank(torch.full((1, 2, 9, 9, 9), 3.0), (1.0, 4.0), (1, 1, 1))
+    assert bank.shape == (1, 2 * 11, 9, 9, 9)
+    assert torch.isfinite(bank).all()
+    torch.testing.assert_close(bank[:, :2], torch.full_like(bank[:, :2], 3.0))
+    assert bank[:, 4:12].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("voxel", [(1, 1, 1), (4, 1, 1)])
+def test_no_response_comes_from_beyond_the_reach(voxel):
+    image = noise((41, 41, 41))
+    far = reach(2.0, voxel)
+    changed = image.clone()
+    middle = tuple(slice(20 - r, 21 + r) for r in far)
+    outside = torch.ones(41, 41, 41, dtype=torch.bool)
+    outside[middle] = False
+    changed[0, 0][outside] = 100.0
+    one, two = (responses(i, 2.0, voxel)[0, :, 20, 20, 20] for i in (image, changed))
+    torch.testing.assert_close(one, two)
+
+
+@given(size=st.tuples(*[st.integers(1, 6)] * 3))
+def test_any_size_has_finite_responses(size):
+    assert torch.isfinite(filter_bank(noise(size), (1.0, 16.0), (3, 1, 1))).all()

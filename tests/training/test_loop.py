@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.volume import Volume
+from napari_volseg.inference.predict import predict_volume
+from napari_volseg.models.checkpoint import load_model, save_model
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.training.budget import Budget, plan_budget
+from napari_volseg.training.events import Command
+from napari_volseg.training.held_out import score_of
+from napari_volseg.training.loop import train
+from napari_volseg.training.run import Run
+
+SHAPE = (12, 24, 24)
+QUICK = {"channels": 4, "filter_scales": (1.0, 2.0), "patches": ((8, 16, 16),)}
+CONFIG = TrainingConfig(steps=12, device="cpu", options=QUICK, held_out=0.2)
+
+
+def make_case(seed=0, ids=(1, 2), name="blobs") -> Case:
+    random = np.random.default_rng(seed)
+    z, y, x = np.indices(SHAPE)
+    truth = np.where((y - 12) ** 2 + (x - 12) ** 2 < 60, ids[-1], 1).astype(np.uint8)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[4], labels[:, 12], labels[:, :, 10] = truth[4], truth[:, 12], truth[:, :, 10]
+    image = (truth > 1) * 60 + random.normal(100, 20, SHAPE)
+    return Case(Volume(image[None].astype(np.float32), name=name), Annotation(labels))
+
+
+def last(events):
+    return list(events)[-1]
+
+
+def same_weights(one, two) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_learns_a_dense_mask_from_three_slices():
+    case = make_case()
+    final = last(train(case, replace(CONFIG, steps=120)))
+    labels = predict_volume(final.checkpoint, case.volume, device="cpu")
+    z, y, x = np.indices(SHAPE)
+    truth = (y - 12) ** 2 + (x - 12) ** 2 < 60
+    unseen = case.annotation.labels == 0
+    found = labels == 2
+    iou = (found & truth & unseen).sum() / ((found | truth) & unseen).sum()
+    assert iou > 0.8
+
+
+def test_events_tell_what_happens():
+    events = list(train(make_case(), CONFIG))
+    assert (events[0].step, events[0].loss, events[0].checkpoint) == (0, None, None)
+    assert [e.step for e in events] == list(range(13))
+    assert events[-1].fraction == 1 and events[-1].seconds_left == 0
+    assert events[-1].checkpoint.step == 12
+    assert [e.stage for e in events][1:] == ["pixels"] * 5 + ["context"] * 7
+    fractions = [e.fraction for e in events]
+    assert fractions == sorted(fractions)
+    assert all(e.score is not None for e in events if e.checkpoint)
+    assert events[-1].memory_bytes > 0 and "CPU" in events[-1].device
+
+
+def test_the_best_weights_are_kept_not_the_last():
+    events = list(train(make_case(), replace(CONFIG, steps=40)))
+    scores = [e.score.mean_foreground_iou for e in events if e.score]
+    assert events[-1].checkpoint.score == max(scores)
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 9])
+def test_resumed_equals_uninterrupted(stop_at, tmp_path):
+    case = make_case()
+    whole = last(train(case, CONFIG)).checkpoint
+    running = train(case, CONFIG)
+    for event in running:
+        if event.step == stop_at:
+            stopped = running.send(Command.STOP)
+            break
+    assert stopped.note == "stopped" and stopped.checkpoint.step == stop_at
+    assert list(running) == []
+    save_model(stopped.checkpoint, tmp_path / "half.volseg")
+    resumed = list(train(case, CONFIG, resume=load_model(tmp_path / "half.volseg")))
+    assert resumed[0].step == stop_at
+    assert same_weights(resumed[-1].checkpoint.weights, whole.weights)
+    assert resumed[-1].checkpoint.progress["scores"] == whole.progress["scores"]
+
+
+def test_a_stopped_training_predicts():
+    case = make_case()
+    running = train(case, CONFIG)
+    next(running)
+    stopped = running.send(Command.STOP)
+    assert predict_volume(stopped.checkpoint, case.volume, device="cpu").shape == SHAPE
+
+
+def test_warm_start_takes_the_weights_over_and_counts_anew():
+    case = make_case()
+    first = last(train(case, CONFIG)).checkpoint
+    labels = case.annotation.labels.copy()
+    labels[8] = np.where(labels[4] == 0, 1, labels[4])
+    warm = train(Case(case.volume, Annotation(labels)), CONFIG, resume=first)
+    assert next(warm).step == 0
+    stopped = warm.send(Command.STOP)
+    assert same_weights(stopped.checkpoint.weights, first.weights)
+
+
+def test_warm_start_with_a_new_class_keeps_the_known_ones():
+    case = make_case()
+    first = last(train(case, replace(CONFIG, steps=20))).checkpoint
+    labels = case.annotation.labels.copy()
+    labels[4, :3] = 5
+    grown = Case(case.volume, Annotation(labels))
+    warm = train(grown, CONFIG, resume=first)
+    next(warm)
+    started = warm.send(Command.STOP).checkpoint
+    assert [c.id for c in started.classes] == [1, 2, 5]
+    for name in ("classify.bias", "pixels.layers.4.weight"):
+        assert torch.equal(started.weights[name][:2], first.weights[name])
+    name = "down.0.0.weight"
+    assert torch.equal(started.weights[name], first.weights[name])
+    assert first.weights["classify.bias"].any()
+
+
+def test_going_on_from_another_kind_of_model_is_refused():
+    case = make_case()
+    checkpoint = last(train(case, CONFIG)).checkpoint
+    two_channels = Case(
+        Volume(np.concatenate([case.volume.image] * 2), name="two"), case.annotation
+    )
+    with pytest.raises(InputError, match="two: 2 channels, but the model to go on from"):
+        next(train(two_channels, CONFIG, resume=checkpoint))
+    with pytest.raises(InputError, match="is a elsewhere, not a unet3d"):
+        next(train(case, CONFIG, resume=replace(checkpoint, model="elsewhere")))
+
+
+def test_several_volumes_train_one_model():
+    cases = [make_case(0, name="one"), make_case(1, ids=(1, 3), name="two")]
+    checkpoint = last(train(cases, CONFIG)).checkpoint
+    assert [c.id for c in checkpoint.classes] == [1, 2, 3]
+
+
+def test_a_training_by_time_ends_and_pauses_do_not_count():
+    config = replace(CONFIG, steps=0, minutes=0.02)
+    running = train(make_case(), config)
+    next(running)
+    time.sleep(1.5)
+    after_pause = next(running)
+    assert after_pause.seconds < 1.2
+    assert last(running).fraction == 1
+
+
+def test_paper_settings_run_with_valid_convolutions_and_sgd():
+    small = {
+        "channels": 2, "pooling": ((2, 2, 2),), "kernels": ((3, 3, 3),) * 2,
+        "patches": ((4, 8, 8),), "tile": (8, 8, 8),
+    }  # fmt: skip
+    config = replace(CONFIG, preset="paper", options=small, optimizer="sgd", steps=4, dice_weight=0)
+    case = make_case()
+    checkpoint = last(train(case, config)).checkpoint
+    assert predict_volume(checkpoint, case.volume, device="cpu").shape == SHAPE
+
+
+def test_bad_input_is_refused_before_the_first_event():
+    case = make_case()
+    empty = Case(case.volume, Annotation(np.zeros(SHAPE, np.uint8)))
+    with pytest.raises(InputError, match="nothing is painted"):
+        next(train(empty, CONFIG))
+
+
+def test_score_by_hand():
+    score = score_of(np.array([[50, 10, 0], [5, 35, 0], [0, 0, 0]]))
+    assert score.iou == (50 / 65, 35 / 50, None)
+    assert score.mean_foreground_iou == 35 / 50
+    assert score_of(np.zeros((2, 2), np.int64)) is None
+
+
+def test_budget_is_shared_among_stages():
+    budget = Budget(steps=100, seconds=0, shares=(0.25, 0.75))
+    module = torch.nn.Identity()
+    run = Run(module, module, stage=1, stage_step=30, step=55, seconds=11)
+    assert budget.stage_fraction(run) == pytest.approx(0.4)
+    assert budget.fraction(run) == pytest.approx(0.25 + 0.75 * 0.4)
+    assert budget.seconds_left(run) == pytest.approx(0.45 * 100 * 11 / 55)
+    timed = plan_budget(TrainingConfig(minutes=2), ())
+    assert (timed.steps, timed.seconds) == (0, 120)
