@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.units import PIXEL
 from napari_volseg.data.volume import MAX_CHANNELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 Spacing = tuple[float, float, float]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_volseg.data import nifti, numpy_file, ome_zarr, tiff
 from napari_volseg.data.annotation import UNLABELED, Annotation, LabelClass
@@ -18,6 +16,11 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.labels import as_labels
 from napari_volseg.data.reading import reading
 from napari_volseg.data.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LARGEST = int(np.iinfo(np.uint16).max)
 

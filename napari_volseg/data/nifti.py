@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
-from numpy.typing import NDArray
 
-from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.contents import (
     Contents,
     Spacing,
@@ -23,6 +20,13 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.reading import lazy, native
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
 from napari_volseg.data.volume import MAX_CHANNELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.annotation import LabelClass
 
 _NOTES = "napari-volseg "
 _COMMENT = 6  # extension code of a plain-text comment

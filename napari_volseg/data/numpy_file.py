@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_volseg.data.contents import Contents, arrange_axes, color_image, guess_axes
 from napari_volseg.data.reading import native
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def read(path: Path) -> Contents:

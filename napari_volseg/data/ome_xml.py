@@ -7,17 +7,20 @@ holds (https://www.openmicroscopy.org/Schemas/OME/2016-06).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-import numpy as np
-from numpy.typing import NDArray
-
-from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.contents import Contents, notes_from_text, notes_to_text
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.units import convert_length, normalize_unit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.annotation import LabelClass
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 NOTES = "napari-volseg"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
@@ -14,6 +13,9 @@ from napari_volseg.data.contents import Contents, Spacing, arrange_axes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.reading import lazy
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CHUNK = (64, 256, 256)
 _ZARR_FORMAT: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND, COLORS, UNLABELED, Annotation, LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_volume
-from napari_volseg.data.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_volseg.data.volume import Volume
 
 _MNI_CLASSES = (
     LabelClass(BACKGROUND, "background", COLORS[0]),

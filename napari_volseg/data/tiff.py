@@ -7,18 +7,15 @@ import math
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from logging.handlers import QueueHandler
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
 import zarr
-from numpy.typing import NDArray
 
 from napari_volseg.data import ome_xml
 from napari_volseg.data.contents import (
@@ -32,6 +29,12 @@ from napari_volseg.data.contents import (
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.reading import lazy, native
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _NOTES = "napari_volseg"
 _CLASSIC_LIMIT = 2**32 - 2**25  # larger files are BigTIFF, which ImageJ itself does not open

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_volseg.data.volume import Volume
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.volume import Volume
 
 Region = tuple[slice, slice, slice]
 Border = Literal["mirror", "clip"]
@@ -108,10 +111,11 @@ def read_block(volume: Volume, region: Region) -> NDArray[np.generic]:
     indices = [
         mirror_indices(r.start, r.stop, n) for r, n in zip(region, volume.shape, strict=True)
     ]
-    inside = tuple(slice(int(i.min()), int(i.max()) + 1) for i in indices)
+    low = [int(i.min()) for i in indices]
+    inside = [slice(first, int(i.max()) + 1) for first, i in zip(low, indices, strict=True)]
     block = np.asarray(volume.image[(slice(None), *inside)])
-    local = [i - s.start for i, s in zip(indices, inside, strict=True)]
-    return block[(slice(None), *np.ix_(*local))]
+    z, y, x = (i - first for first, i in zip(low, indices, strict=True))
+    return np.asarray(block[:, z[:, None, None], y[:, None], x])
 
 
 def mirror_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import Intensity, measure_intensity, standardize
 from napari_volseg.data.tiles import Region, Tile, center_of, read_block, tile_grid
-from napari_volseg.data.volume import Volume
 from napari_volseg.inference.device import pick_device
-from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import Architecture, Walk, get_architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.models.checkpoint import Checkpoint
 
 View = tuple[int, int]
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity, Intensity
 from napari_volseg.models.registry import get_architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import Tensor, nn
 
 FORMAT = 1
 SUFFIX = ".volseg"
@@ -136,7 +139,7 @@ def load_model(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
         document = json.loads(metadata["napari_volseg"])
         version = document["format"]
     except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.data.annotation import Case
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.tiles import Region
-from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.pool import Pool
-from napari_volseg.sparse.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from napari_volseg.data.annotation import Case
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.pool import Pool
+    from napari_volseg.sparse.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Walk:
 
 
 def count_all(module: nn.Module) -> int:
-    """Number of all parameters, as most papers count."""
+    """Count all parameters, as most papers do."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -7,31 +7,31 @@ section 2 the batch normalization, section 3.2 the training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.data.annotation import Case
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.tiles import Region
 from napari_volseg.models.registry import Architecture, Walk
-from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.filters import reach as filter_reach
 from napari_volseg.sparse.losses import balanced_weights, cross_entropy, dice_loss
-from napari_volseg.sparse.pixels import (
-    PixelClassifier,
-    draw_voxels,
-    labeled_responses,
-)
+from napari_volseg.sparse.optimizer import make_optimizer
+from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
 from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution
-from napari_volseg.sparse.pool import Pool
 from napari_volseg.sparse.sampling import PatchPlan, sample_batch
 from napari_volseg.sparse.stage import Batch, Stage, constant_rate, warmup_cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari_volseg.data.annotation import Case
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.pool import Pool
 
 FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Scales of the filters that ``auto`` puts in front, in units of the finest voxel side."""
@@ -143,7 +143,9 @@ class UNet3D(nn.Module):
         width = config.channels
         self.pixels = None
         if config.filter_scales:
-            self.pixels = PixelClassifier(in_channels, n_classes, config.filter_scales, config.voxel)
+            self.pixels = PixelClassifier(
+                in_channels, n_classes, config.filter_scales, config.voxel
+            )
         self.down = nn.ModuleList()
         for step, kernel in enumerate(config.kernels):
             before = in_channels if step == 0 else width * 2**step
@@ -201,7 +203,7 @@ def double_convolution(
 ) -> nn.Sequential:
     """Two convolutions, each followed by (batch normalization and) a ReLU."""
     layers: list[nn.Module] = []
-    padding = tuple(k // 2 for k in kernel) if config.padding == "same" else 0
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2) if config.padding == "same" else 0
     for a, b in ((before, between), (between, after)):
         layers.append(nn.Conv3d(a, b, kernel, padding=padding))
         if config.normalization == "batch":
@@ -229,12 +231,17 @@ def build(config: UNet3DConfig, in_channels: int, n_classes: int) -> UNet3D:
                 nn.init.zeros_(layer.bias)
     # Before it has learned anything, the network has no opinion.
     nn.init.zeros_(module.classify.weight)
-    nn.init.zeros_(module.classify.bias)
-    return module.to(memory_format=torch.channels_last_3d)
+    if module.classify.bias is not None:
+        nn.init.zeros_(module.classify.bias)
+    # torch's fast path for 3D convolutions, on CPU and GPU.
+    for parameter in module.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return module
 
 
 def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) -> UNet3DConfig:
-    """Settings that fit the device and the voxels.
+    """Choose settings that fit the device and the voxels.
 
     Axes are pooled only once their voxels are no finer than twice the others', so that
     features become isotropic in space; coarse axes get no convolution before. A CPU
@@ -288,18 +295,19 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         return sample_batch(pool, plan, training, generator)
 
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
+        assert isinstance(module, UNet3D)
         logits = module.unet(batch.image)
         value = (1 - training.dice_weight) * cross_entropy(logits, batch.target, weights)
         if training.dice_weight:
             value = value + training.dice_weight * dice_loss(logits, batch.target)
         return value
 
-    pixels = (pixel_stage(training, pool, weights, schedule),) if config.filter_scales else ()
+    pixels = (pixel_stage(pixels_of, training, pool, weights),) if config.filter_scales else ()
     context = Stage(
         name="context",
         sample=sample,
         loss=loss,
-        optimizer=partial(make_optimizer, training, 3e-3),
+        optimizer=partial(make_optimizer, training, 1e-2),
         parameters=context_parameters,
         schedule=schedule,
         share=1 - sum(stage.share for stage in pixels),
@@ -307,49 +315,15 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
     return (*pixels, context)
 
 
-def pixel_stage(
-    training: TrainingConfig,
-    pool: Pool,
-    weights: Tensor,
-    schedule: Callable[[float, list[float]], float],
-) -> Stage:
-    """The pixel classifier's training: cross-entropy on the responses of labeled voxels."""
-    voxels: list[tuple[Tensor, Tensor]] = []
-
-    def prepare(module: nn.Module) -> None:
-        voxels[:] = [labeled_responses(pool, module.pixels)]
-
-    return Stage(
-        name="pixels",
-        prepare=prepare,
-        sample=lambda generator: draw_voxels(*voxels[0], generator),
-        loss=lambda module, batch, step: cross_entropy(
-            module.pixels(batch.image), batch.target, weights
-        ),
-        optimizer=partial(make_optimizer, training, 1e-2),
-        parameters=lambda module: module.pixels.parameters(),
-        schedule=schedule,
-        # Its steps take about a tenth of the time of the network's.
-        share=0.5 if training.steps else 0.1,
-    )
+def pixels_of(module: nn.Module) -> PixelClassifier:
+    """Return the pixel classifier beside the network."""
+    assert isinstance(module, UNet3D) and module.pixels is not None
+    return module.pixels
 
 
 def context_parameters(module: nn.Module) -> Iterable[nn.Parameter]:
     """All parameters but the pixel classifier's."""
     return (p for name, p in module.named_parameters() if not name.startswith("pixels."))
-
-
-def make_optimizer(
-    training: TrainingConfig, rate: float, parameters: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """SGD as Caffe's 3D U-Net solver, or AdamW for a short budget.
-
-    The paper says "stochastic gradient descent solver of Caffe" and gives no rate; the
-    rate 0.001 and momentum 0.99 are the u-net's of the same authors (Ronneberger 2015).
-    """
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=training.learning_rate or 1e-3, momentum=0.99)
-    return torch.optim.AdamW(parameters, lr=training.learning_rate or rate, weight_decay=1e-3)
 
 
 def valid_size(config: UNet3DConfig, size: Triple) -> Triple:
@@ -391,7 +365,8 @@ def context_of(config: UNet3DConfig) -> Triple:
     """Voxels (z, y, x) that a tile reads on each side: the filters' reach and the network's."""
     reaches = [filter_reach(scale, config.voxel) for scale in config.filter_scales]
     z, y, x = (
-        max((r[axis] for r in reaches), default=0) + network_reach(config, axis) for axis in range(3)
+        max((r[axis] for r in reaches), default=0) + network_reach(config, axis)
+        for axis in range(3)
     )
     return z, y, x
 
@@ -407,28 +382,31 @@ def probabilities(module: nn.Module, config: UNet3DConfig, block: Tensor, core: 
 
     The filters see the whole block, the network only what it needs of it.
     """
-    valid = config.padding == "valid"
-    seen = []
-    for axis, side in enumerate(core):
-        size, step = block.shape[axis + 2], config.divisor[axis]
-        around = network_reach(config, axis)
-        if valid:
-            trim = context_of(config)[axis] - around
-            seen.append(slice(trim, size - trim))
-        else:
-            # Pooling must fall on the same voxels whatever the tile.
-            first = max(0, (side.start - around) // step * step)
-            seen.append(slice(first, min(size, side.stop + around)))
-    inside = (slice(None), slice(None), *seen)
-    if module.pixels is None:
-        logits = module.unet(block[inside])
+    assert isinstance(module, UNet3D)
+    sides = [_network_side(config, axis, block.shape[axis + 2], core[axis]) for axis in range(3)]
+    z, y, x = (seen for seen, _ in sides)
+    logits = module.unet(block[:, :, z, y, x])
+    if module.pixels is not None:
+        responses = module.pixels.responses(block)[:, :, z, y, x]
+        found = crop_center(module.pixels.over(responses), logits.shape[2:])
+        logits = mean_logits(logits, found)
+    z, y, x = (within for _, within in sides)
+    return torch.softmax(logits[0, :, z, y, x].float(), 0)
+
+
+def _network_side(config: UNet3DConfig, axis: int, size: int, core: slice) -> tuple[slice, slice]:
+    """Along one axis: what of a block the network sees, and where the core is in its logits."""
+    around = network_reach(config, axis)
+    if config.padding == "valid":
+        trim = context_of(config)[axis] - around
+        first, last = trim, size - trim
+        shift = first + around
     else:
-        found = module.pixels.over(module.pixels.responses(block)[inside])
-        logits = module.unet(block[inside])
-        logits = mean_logits(logits, crop_center(found, logits.shape[2:]))
-    start = [s.start + (network_reach(config, a) if valid else 0) for a, s in enumerate(seen)]
-    within = tuple(slice(c.start - s, c.stop - s) for c, s in zip(core, start, strict=True))
-    return torch.softmax(logits[(0, slice(None), *within)].float(), 0)
+        # Pooling must fall on the same voxels whatever the tile.
+        step = config.divisor[axis]
+        first, last = max(0, (core.start - around) // step * step), min(size, core.stop + around)
+        shift = first
+    return slice(first, last), slice(core.start - shift, core.stop - shift)
 
 
 def count_convolutions(module: nn.Module) -> int:
@@ -446,7 +424,8 @@ ARCHITECTURES = (
         name="unet3d",
         title="3D U-Net",
         summary="Learns 3D context from a few slices; the default.",
-        paper="Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation",
+        paper="Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from "
+        "Sparse Annotation",
         config=UNet3DConfig,
         presets={
             "paper": UNet3DConfig(),

@@ -8,6 +8,7 @@ a rotation stays a rotation and the elastic field stays isotropic whatever the s
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 from torch.nn import functional
 
-from napari_volseg.sparse.config import TrainingConfig
+if TYPE_CHECKING:
+    from napari_volseg.sparse.config import TrainingConfig
 
 
 def patch_positions(shape: tuple[int, int, int], center: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def deformed_positions(
 
 
 def rotation_matrix(angles: Tensor) -> Tensor:
-    """Rotation about z, then y, then x by the given angles in radians, (3, 3) for (z, y, x) vectors."""
+    """Rotate about z, then y, then x by angles in radians: (3, 3) for (z, y, x) vectors."""
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles):
         first, second = [a for a in range(3) if a != axis]
@@ -160,7 +162,7 @@ def interpolate(image: Tensor, positions: Tensor) -> Tensor:
 
 
 def change_gray_values(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Change contrast, brightness and gamma of each channel of a standardized image (C, z, y, x)."""
+    """Change contrast and brightness of each channel of a standardized image (C, z, y, x)."""
     if strength == 0:
         return image
     random = torch.randn(2, len(image), 1, 1, 1, generator=generator).to(image.device) * strength

@@ -6,7 +6,7 @@ are all made from these fields: the text under a field is its tooltip and its he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - forms and options read the types
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class TrainingConfig:
     """Architecture, one of those that `napari-volseg models` lists."""
 
     preset: str = "auto"
-    """The architecture's settings: "auto" fits the device and the voxels, "paper" is the paper's."""
+    """The architecture's settings: "auto" fits device and voxels, "paper" is the paper's."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the architecture's own configuration to set over the preset."""
@@ -41,13 +41,13 @@ class TrainingConfig:
     """Steps to train; 0 means: train by time."""
 
     device: str = "auto"
-    """Where to train: "auto" (CUDA, else MPS, else CPU) or a name that torch knows, as "cuda:1"."""
+    """Where to train: "auto" (CUDA, else MPS, else CPU) or a name that torch knows ("cuda:1")."""
 
     seed: int = 0
     """Same seed, device, inputs and steps give the same model."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """"adamw": warm-up and cosine, for a short budget; "sgd": momentum 0.99 at a constant rate, as in the 3D U-Net paper."""
+    """"adamw" with warm-up and cosine for a short budget, or "sgd" as in the 3D U-Net paper."""
 
     learning_rate: float = 0.0
     """Peak learning rate; 0 means the architecture's own."""
@@ -55,16 +55,16 @@ class TrainingConfig:
     batch_size: int = 0
     """Patches a step; 0 means the architecture's own."""
 
-    balance: float = 0.5
-    """How far class weights go from natural frequencies (0) to equal influence of the classes (1)."""
+    balance: float = 0.25
+    """How far class weights go from natural frequencies (0) to equal influence (1)."""
 
     class_weights: tuple[float, ...] = ()
-    """Weight of each class in the cross-entropy, multiplied onto the balance; () means all 1."""
+    """Weight of each class in the loss, multiplied onto the balance; () means all 1."""
 
     dice_weight: float = 0.5
     """Share of the Dice term in the loss (0: cross-entropy alone)."""
 
-    augmentation: float = 0.5
+    augmentation: float = 0.2
     """Probability that a patch is rotated, scaled and elastically deformed."""
 
     rotation_degrees: float = 15.0
@@ -74,15 +74,15 @@ class TrainingConfig:
     """Largest relative change of size."""
 
     elastic_sd_voxels: float = 4.0
-    """Standard deviation of the elastic field's vectors, in voxels of the finest axis (Cicek 2016, 3.2)."""
+    """Standard deviation of the elastic field's vectors, in voxels of the finest axis."""
 
     elastic_spacing_voxels: float = 32.0
-    """Distance of the elastic field's grid points, in voxels of the finest axis (Cicek 2016, 3.2)."""
+    """Distance of the elastic field's grid points, in voxels of the finest axis."""
 
-    gray_value: float = 0.1
-    """Strength of gray-value changes: brightness and contrast, in standard deviations of the image."""
+    gray_value: float = 0.05
+    """Strength of changes of brightness and contrast, in standard deviations of the image."""
 
-    flips: bool = True
+    flips: bool = False
     """Mirror patches along random axes."""
 
     held_out: float = 0.1
@@ -95,7 +95,7 @@ class TrainingConfig:
     """Compute in 16 bits where the device (a GPU) gains by it."""
 
     normalization: Literal["volume", "training"] = "volume"
-    """Standardize gray values by each volume's own statistics, or (CT) by those of the training volumes."""
+    """Standardize by each volume's own gray values, or (CT) by those of the training volumes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_weights", tuple(float(w) for w in self.class_weights))

@@ -7,14 +7,17 @@ network that is given them is useful after far fewer steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from napari_volseg.data.tiles import mirror_indices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RESPONSES = 5
 """Per scale: smoothed, gradient magnitude, three eigenvalues."""
@@ -63,11 +66,7 @@ def responses(image: Tensor, scale: float, voxel: Sequence[float]) -> Tensor:
 
     in_x = [along(image, 2, order) for order in range(3)]
     in_xy = {(y, x): along(in_x[x], 1, y) for y in range(3) for x in range(3 - y)}
-    both = {
-        (z, y, x): along(in_xy[y, x], 0, z)
-        for y, x in in_xy
-        for z in range(3 - y - x)
-    }
+    both = {(z, y, x): along(in_xy[y, x], 0, z) for y, x in in_xy for z in range(3 - y - x)}
     gradient = (both[1, 0, 0] ** 2 + both[0, 1, 0] ** 2 + both[0, 0, 1] ** 2).sqrt()
     eigenvalues = symmetric_eigenvalues(
         both[2, 0, 0], both[0, 2, 0], both[0, 0, 2], both[1, 1, 0], both[1, 0, 1], both[0, 1, 1]

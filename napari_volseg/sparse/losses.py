@@ -6,13 +6,16 @@ unlabeled voxel can change neither value nor gradient, whatever it holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from napari_volseg.sparse.stage import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def labeled_voxels(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ as far as it is sure of itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +16,15 @@ from torch import Tensor, nn
 
 from napari_volseg.data.tiles import Tile, tile_grid
 from napari_volseg.sparse.filters import RESPONSES, filter_bank, reach
-from napari_volseg.sparse.pool import Pool, PoolCase
-from napari_volseg.sparse.stage import IGNORE, Batch
+from napari_volseg.sparse.losses import cross_entropy
+from napari_volseg.sparse.optimizer import make_optimizer
+from napari_volseg.sparse.stage import IGNORE, Batch, Stage, constant_rate, warmup_cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.pool import Pool, PoolCase
 
 BLOCK = 96
 """Edge of the blocks in which volumes are filtered, in voxels."""
@@ -81,7 +89,8 @@ class PixelClassifier(nn.Module):
         return logits
 
     def over(self, responses: Tensor) -> Tensor:
-        """Map responses (B, F, Z, Y, X) to logits (B, K, Z, Y, X), plane by plane to save memory."""
+        """Map responses (B, F, Z, Y, X) to logits (B, K, Z, Y, X), plane by plane."""
+        # Hidden units of a whole block at once would take gigabytes.
         planes = []
         for plane in responses.unbind(2):
             features = plane.movedim(1, -1)
@@ -135,3 +144,37 @@ def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -
     """Draw labeled voxels for a step, as a batch of one with the voxels along z."""
     index = torch.randint(len(classes), (VOXELS_A_STEP,), generator=generator).to(classes.device)
     return Batch(features[index], classes[index])
+
+
+def pixel_stage(
+    pixels_of: Callable[[nn.Module], PixelClassifier],
+    training: TrainingConfig,
+    pool: Pool,
+    class_weights: Tensor,
+) -> Stage:
+    """Train the pixel classifier of a network: cross-entropy on labeled voxels' responses.
+
+    Parameters
+    ----------
+    pixels_of : callable (module) -> PixelClassifier
+        Finds it in the network.
+    """
+    voxels: list[tuple[Tensor, Tensor]] = []
+
+    def prepare(module: nn.Module) -> None:
+        voxels[:] = [labeled_responses(pool, pixels_of(module))]
+
+    def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
+        return cross_entropy(pixels_of(module)(batch.image), batch.target, class_weights)
+
+    return Stage(
+        name="pixels",
+        prepare=prepare,
+        sample=lambda generator: draw_voxels(*voxels[0], generator),
+        loss=loss,
+        optimizer=partial(make_optimizer, training, 1e-2),
+        parameters=lambda module: pixels_of(module).parameters(),
+        schedule=warmup_cosine if training.optimizer == "adamw" else constant_rate,
+        # Its steps take about a tenth of the time of a network's.
+        share=0.5 if training.steps else 0.1,
+    )

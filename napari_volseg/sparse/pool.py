@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_volseg.data.annotation import UNLABELED, Case
@@ -19,9 +18,15 @@ from napari_volseg.data.intensity import (
     standardize,
 )
 from napari_volseg.data.tiles import Region, read_block
-from napari_volseg.data.volume import Volume
-from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.stage import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.sparse.config import TrainingConfig
 
 HELD_OUT_BLOCK = 12
 """Edge of the blocks that are held out, in voxels of the finest axis: larger than
@@ -161,7 +166,8 @@ def slice_axes(target: NDArray[np.int16], positions: NDArray[np.int32]) -> NDArr
             inside = (beside[:, axis] >= 0) & (beside[:, axis] < target.shape[axis])
             beside[:, axis] = beside[:, axis].clip(0, target.shape[axis] - 1)
             neighbors[axis] += inside & (target[tuple(beside.T)] != IGNORE)
-    return neighbors.argmin(0).astype(np.int8)
+    axes: NDArray[np.int8] = neighbors.argmin(0).astype(np.int8)
+    return axes
 
 
 def check_cases(cases: Sequence[Case]) -> None:
@@ -242,5 +248,6 @@ def standardized_if_small(volume: Volume, intensity: Intensity) -> Tensor | None
     """Return the standardized image, or None if it would take more than ``CACHE_BYTES``."""
     if 4 * int(np.prod(volume.image.shape)) > CACHE_BYTES:
         return None
-    whole = tuple(slice(0, n) for n in volume.shape)
+    z, y, x = volume.shape
+    whole = (slice(0, z), slice(0, y), slice(0, x))
     return torch.from_numpy(standardize(read_block(volume, whole), intensity))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from napari_volseg.data.tiles import Border
 from napari_volseg.sparse.augment import (
     change_gray_values,
     deformed_positions,
@@ -16,9 +15,14 @@ from napari_volseg.sparse.augment import (
     interpolate,
     patch_positions,
 )
-from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.pool import Pool, PoolCase
 from napari_volseg.sparse.stage import IGNORE, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_volseg.data.tiles import Border
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.pool import Pool, PoolCase
 
 CLASS_UNIFORM = 0.5
 """Part of the patches whose labeled voxel is drawn with equal chances for every class;

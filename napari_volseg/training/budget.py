@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.stage import Stage
-from napari_volseg.training.run import Run
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.stage import Stage
+    from napari_volseg.training.run import Run
 
 SCORES = 16
 """How often in a training the held-out voxels are looked at, the end included."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from napari_volseg.models.checkpoint import Checkpoint
+if TYPE_CHECKING:
+    from napari_volseg.models.checkpoint import Checkpoint
 
 
 class Command(Enum):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from napari_volseg.data.tiles import Region
 from napari_volseg.inference.predict import class_probabilities
-from napari_volseg.models.registry import Architecture
-from napari_volseg.sparse.pool import Pool
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.models.registry import Architecture
+    from napari_volseg.sparse.pool import Pool
 
 
 def score_held_out(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from napari_volseg.data.annotation import Case
 from napari_volseg.inference.device import describe_device, memory_in_use, pick_device
-from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
-from napari_volseg.sparse.stage import Stage
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import Command, Progress, Score
 from napari_volseg.training.held_out import score_held_out
@@ -32,6 +30,12 @@ from napari_volseg.training.run import (
     snapshot,
     start_weights,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.sparse.stage import Stage
 
 MAX_GRADIENT_NORM = 10.0
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.data.annotation import Case, LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import pooled_intensity
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
-from napari_volseg.models.registry import Architecture
-from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.pool import Pool
 from napari_volseg.training.events import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_volseg.data.annotation import Case, LabelClass
+    from napari_volseg.models.registry import Architecture
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.pool import Pool
 
 
 @dataclass(eq=False)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
-from numpy.typing import NDArray
 
 from napari_volseg.data import phantom, samples
 from napari_volseg.data.annotation import (
@@ -29,6 +27,11 @@ from napari_volseg.widgets.layers import (
     METADATA,
     PREDICTION_OPACITY,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 

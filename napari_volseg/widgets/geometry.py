@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.transforms import CompositeAffine
-from numpy.typing import NDArray
 
 from napari_volseg.data.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 AXIS_LABELS = ("z", "y", "x")
 

@@ -20,8 +20,7 @@ DELAY_MS = 250
 class PaintScan(QObject):
     """Looks at the annotation a moment after each of its events.
 
-    Undo and redo show as a refresh only, and so does scrolling; a look that finds nothing
-    new tells nothing.
+    Undo and redo show as a refresh only, and so does scrolling, which moves the dims.
     """
 
     def __init__(self, session: Session, background: Background, parent: QObject) -> None:
@@ -29,6 +28,7 @@ class PaintScan(QObject):
         self._session = session
         self._background = background
         self._layer: Labels | None = None
+        self._view: object = None
         self._looking = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -41,24 +41,36 @@ class PaintScan(QObject):
         self.stop()
         self._layer = self._session.annotation
         if self._layer is not None:
-            for emitter in self._emitters(self._layer):
-                emitter.connect(self._on_event)
+            self._layer.events.paint.connect(self._on_paint)
+            self._layer.events.set_data.connect(self._on_refresh)
+            self._layer.events.data.connect(self._on_replaced)
+            self._view = self._view_now()
             self._look()
 
     def stop(self) -> None:
         """Listen no more."""
         self._timer.stop()
         if self._layer is not None:
-            for emitter in self._emitters(self._layer):
-                emitter.disconnect(self._on_event)
+            self._layer.events.paint.disconnect(self._on_paint)
+            self._layer.events.set_data.disconnect(self._on_refresh)
+            self._layer.events.data.disconnect(self._on_replaced)
             self._layer = None
 
-    @staticmethod
-    def _emitters(layer: Labels) -> tuple[Any, ...]:
-        return layer.events.paint, layer.events.data, layer.events.set_data
-
-    def _on_event(self, event: Any) -> None:
+    def _on_paint(self, event: Any) -> None:
         self._timer.start()
+
+    def _on_refresh(self, event: Any) -> None:
+        before, self._view = self._view, self._view_now()
+        if self._view == before:
+            self._timer.start()
+
+    def _view_now(self) -> object:
+        dims = self._session.viewer.dims
+        return dims.point, dims.order, dims.ndisplay
+
+    def _on_replaced(self, event: Any) -> None:
+        # It may not fit the image any more.
+        self._session.choose_annotation(self._layer)
 
     def _look(self) -> None:
         layer = self._layer

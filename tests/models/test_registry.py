@@ -21,7 +21,7 @@ def odd_case(channels: int = 2, seed: int = 0) -> Case:
     """A thin, odd-sized, anisotropic volume with three classes on a few slices."""
     random = np.random.default_rng(seed)
     shape = (7, 21, 26)
-    z, y, x = np.indices(shape)
+    _, y, _ = np.indices(shape)
     truth = (1 + (y // 7) % 3).astype(np.uint8)
     image = np.stack([truth * 50 + c + random.normal(0, 3, shape) for c in range(channels)])
     labels = np.zeros(shape, np.uint8)
@@ -61,12 +61,12 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(name):
 
 
 def test_unknown_names_presets_and_options_are_refused():
-    with pytest.raises(InputError, match="there are: .*unet3d"):
+    with pytest.raises(InputError, match=r"there are: .*unet3d"):
         get_architecture("unet4d")
     unet = get_architecture("unet3d")
     with pytest.raises(InputError, match="no preset 'large'; choose one of auto, paper"):
         unet.configure(TrainingConfig(preset="large"), [odd_case()], torch.device("cpu"))
-    with pytest.raises(InputError, match="no option widht; it has .*channels"):
+    with pytest.raises(InputError, match=r"no option widht; it has .*channels"):
         unet.configure(TrainingConfig(options={"widht": 3}), [odd_case()], torch.device("cpu"))
 
 

@@ -75,7 +75,7 @@ def test_elastic_field_has_the_papers_size_in_physical_units():
     fields = [
         elastic_field((9, 33, 33), [36.0, 33.0, 33.0], config, generator(s)) for s in range(60)
     ]
-    # At grid nodes the spline passes through the drawn vectors; between them it is a little flatter.
+    # The spline passes through the drawn vectors and is a little flatter between them.
     sd = torch.stack(fields).std()
     assert 2.4 < sd < 4.4
 

@@ -26,7 +26,7 @@ CONFIG = TrainingConfig(steps=12, device="cpu", options=QUICK, held_out=0.2)
 
 def make_case(seed=0, ids=(1, 2), name="blobs") -> Case:
     random = np.random.default_rng(seed)
-    z, y, x = np.indices(SHAPE)
+    _, y, x = np.indices(SHAPE)
     truth = np.where((y - 12) ** 2 + (x - 12) ** 2 < 60, ids[-1], 1).astype(np.uint8)
     labels = np.zeros(SHAPE, np.uint8)
     labels[4], labels[:, 12], labels[:, :, 10] = truth[4], truth[:, 12], truth[:, :, 10]
@@ -46,7 +46,7 @@ def test_learns_a_dense_mask_from_three_slices():
     case = make_case()
     final = last(train(case, replace(CONFIG, steps=120)))
     labels = predict_volume(final.checkpoint, case.volume, device="cpu")
-    z, y, x = np.indices(SHAPE)
+    _, y, x = np.indices(SHAPE)
     truth = (y - 12) ** 2 + (x - 12) ** 2 < 60
     unseen = case.annotation.labels == 0
     found = labels == 2

@@ -178,6 +178,15 @@ def test_advice_changes_with_what_is_painted(on_phantom):
         wait_until(lambda advice=advice: advice in hint.text(), advice)
 
 
+def test_labels_that_were_replaced_are_looked_at_anew(painted):
+    layer = painted.session.annotation
+    layer.data = np.full_like(layer.data, 2)
+    wait_until(lambda: set(painted.session.painted.counts) == {2}, "the new labels are found")
+    layer.data = np.zeros((3, 4, 5), np.uint8)
+    assert painted.session.annotation is None
+    assert "has shape (3, 4, 5)" in shown(painted, "why this layer cannot be used")
+
+
 # Training ---------------------------------------------------------------------
 
 
