@@ -274,7 +274,8 @@ def test_evaluate_points_out_what_it_cannot_know(run, case, tmp_path):
     assert "millimeter" in err
 
 
-def test_demo_goes_through_all_of_it(run, tmp_path):
+def test_demo_goes_through_all_of_it(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_volseg.cli.demo.SHAPE", (16, 40, 40))
     code, out, _ = run("demo", "--headless", "--minutes", 0.01, "-o", tmp_path / "demo", "--json")
     assert code == 0
     document = json.loads(out)
@@ -411,45 +412,50 @@ def test_no_window_without_a_display(refused, monkeypatch):
 # Ctrl-C
 
 
-def start_training(case, output):
-    """Start a training that would take hours, in a process of its own, and wait until it runs."""
-    command = (sys.executable, "-m", "napari_volseg", "train", "--minutes", "600", "--json")
-    files = (str(case / "image.ome.tif"), str(case / "annotation.tif"), "-o", str(output))
-    options = ("--device", "cpu", "--options", json.dumps(TINY))
-    process = subprocess.Popen(
-        [*command, *files, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert "step" in process.stderr.readline()
-    return process
-
-
-def test_ctrl_c_stops_a_training_and_saves_it(case, tmp_path):
-    output = tmp_path / "m.volseg"
-    process = start_training(case, output)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    document = json.loads(out)
-    assert document["interrupted"] is True
-    assert document["steps"] == load_model(output).step
-    assert "Traceback" not in err
-
-
-def test_ctrl_c_twice_gives_the_training_up(case, tmp_path, monkeypatch):
+def press_ctrl_c(monkeypatch, at_step, times=1):
+    """Let Ctrl-C be pressed when a training has done so many steps."""
     from napari_volseg.cli import train as module
 
-    def impatient(cases, config, *, resume=None):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        yield
+    real = module.train
 
+    def train(cases, config, *, resume=None):
+        run = real(cases, config, resume=resume)
+        event = next(run)
+        while True:
+            if event.step == at_step:
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+            try:
+                event = run.send((yield event))
+            except StopIteration:
+                return
+
+    monkeypatch.setattr(module, "train", train)
+
+
+def test_ctrl_c_stops_a_training_and_saves_it(run, case, tmp_path, monkeypatch):
+    press_ctrl_c(monkeypatch, at_step=2)
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(module, "train", impatient)
-    files = (str(case / "image.ome.tif"), str(case / "annotation.tif"))
-    assert main(["train", *files, "-o", str(tmp_path / "m.volseg"), *QUICK]) == 130
+    output = tmp_path / "m.volseg"
+    files = (case / "image.ome.tif", case / "annotation.tif", "-o", output)
+    code, out, err = run("train", *files, *QUICK, "--steps", "1000", "--json")
+    document = json.loads(out)
+    assert code == 130
+    assert document["interrupted"] is True
+    assert document["steps"] == load_model(output).step == 2
+    assert "stopping after this step" in err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("at_step", "times"), [(0, 1), (2, 2)])
+def test_ctrl_c_before_the_first_step_or_twice_gives_the_training_up(
+    run, case, tmp_path, monkeypatch, at_step, times
+):
+    press_ctrl_c(monkeypatch, at_step, times)
+    before = signal.getsignal(signal.SIGINT)
+    files = (case / "image.ome.tif", case / "annotation.tif", "-o", tmp_path / "m.volseg")
+    code, out, err = run("train", *files, *QUICK)
+    assert (code, out) == (130, "")
+    assert "not written" in err
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGINT) is before

@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_volseg.data import nifti, numpy_file, ome_zarr, tiff
@@ -71,6 +71,7 @@ def test_case_of_the_suffix_does_not_matter(tmp_path, suffix):
 # To warn of what is missing would not be enough.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", [".ome.tif", ".tif", ".nii", ".nii.gz", ".npy"])
+@settings(max_examples=30)
 @given(part=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_is_cut_off_is_refused_or_whole(tmp_path_factory, suffix, part):
     folder = tmp_path_factory.mktemp("cut")
@@ -91,6 +92,7 @@ def test_a_file_that_is_cut_off_is_refused_or_whole(tmp_path_factory, suffix, pa
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("contiguous", [True, False])
+@settings(max_examples=30)
 @given(part=st.floats(0, 1, exclude_max=True))
 def test_a_plain_tiff_that_is_cut_off_is_never_taken_for_a_smaller_one(
     tmp_path_factory, compression, contiguous, part

@@ -54,18 +54,30 @@ def test_channels_follow_figure_2():
     ]  # fmt: skip
 
 
+def opinionated(module: nn.Module) -> nn.Module:
+    """Give a network an opinion: a fresh one starts without."""
+    nn.init.normal_(module.classify.weight)
+    return module
+
+
+def test_a_fresh_network_has_no_opinion():
+    logits = build(SMALL, 1, 3)(torch.randn(1, 1, 44, 44, 44))
+    assert not logits.any()
+
+
 def test_batch_normalization_uses_current_statistics_at_test_time():
     """Section 2: a shift of the whole tile is normalized away, also in evaluation mode."""
     torch.manual_seed(0)
-    module = build(UNet3DConfig(channels=2, pooling=((2, 2, 2),), kernels=((3, 3, 3),) * 2), 1, 2)
+    config = UNet3DConfig(channels=2, pooling=((2, 2, 2),), kernels=((3, 3, 3),) * 2)
+    module = opinionated(build(config, 1, 2)).eval()
     image = torch.randn(1, 1, 24, 24, 24)
-    module.eval()
+    assert module(image).std() > 0.01
     torch.testing.assert_close(module(image), module(image * 3 + 5), atol=1e-3, rtol=1e-3)
 
 
 def test_running_statistics_are_the_other_choice():
     config = UNet3DConfig(channels=2, pooling=(), kernels=((3, 3, 3),), test_statistics="running")
-    module = build(config, 1, 2).eval()
+    module = opinionated(build(config, 1, 2)).eval()
     image = torch.randn(1, 1, 8, 8, 8)
     assert not torch.allclose(module(image), module(image * 3 + 5), atol=1e-3)
 
@@ -77,6 +89,7 @@ def test_each_output_voxel_sees_its_margin_and_no_more():
             normalization="none",
         ), 1, 2,
     )  # fmt: skip
+    opinionated(module)
     margin = module.config.margin
     size = valid_size(module.config, (4, 4, 4))
     image = torch.randn(1, 1, *(n + 2 * m for n, m in zip(size, margin, strict=True)))
