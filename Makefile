@@ -30,6 +30,8 @@ demo: setup
 	       $(BIN)/napari-volseg demo; fi ;; \
 	esac
 
+# The networks of the tests are so small that a second thread only waits for the first.
+test: export OMP_NUM_THREADS = 1
 test: lint
 	tools/with_display.sh $(BIN)/pytest -q
 

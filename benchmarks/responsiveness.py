@@ -5,7 +5,8 @@
 (under ``xvfb-run -a -s "-screen 0 1366x768x24"`` where there is no display). It opens the
 real napari window with the dock, on a 256 x 256 x 256 image and a uint8 annotation of
 that size with painted slices, confines the process to two cores, and measures first with
-the window idle, then while the dock's Train button trains in its background thread:
+the window idle, then while the dock's Train button trains in its background thread (from
+the third step on, or from a minute and a half after the press if that comes first):
 
 - *event loop delay*: a precise timer is due every 10 ms; how late it fires. The window
   lives as it does for a user (curves, autosave, counts), nobody touches it.
@@ -57,6 +58,7 @@ SHAPE = (256, 256, 256)
 PERIOD_MS = 10
 GAP_MS = 50
 MOVES = 6
+START_SECONDS = 90
 BAR_MS = 16.0
 SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 
@@ -134,18 +136,19 @@ def measure(
     dock.go_to(TRAIN)
     live(2.0)
     dock.train.train()
-    starting = Latencies(application)
-    while not done or done[-1] < 3:
+    starting, began = Latencies(application), time.perf_counter()
+    while (not done or done[-1] < 3) and time.perf_counter() - began < START_SECONDS:
         watch_delay(starting, 0.5)
-        if not dock.train.job.running:
-            raise RuntimeError("the training ended before its third step")
-    first, began = done[-1], time.perf_counter()
+    first, began = (done or [0])[-1], time.perf_counter()
     report["training"] = {
         "event loop delay at the start": statistics(starting),
         "event loop delay": measure_delay(application, seconds),
         **measure_strokes(application, viewer, canvas, strokes),
     }
-    report["steps per second"] = round((done[-1] - first) / (time.perf_counter() - began), 2)
+    if not dock.train.job.running:
+        raise RuntimeError("the training ended before all was measured")
+    took = time.perf_counter() - began
+    report["machine"]["training steps per second"] = round(((done or [0])[-1] - first) / took, 2)
     report["machine"]["load average at the end"] = load_average()
     dock.shutdown()
     viewer.close()
@@ -328,8 +331,7 @@ def show(report: dict[str, Any]) -> bool:
     """Print the report as a table; return whether the bars are held."""
     for name, value in report["machine"].items():
         print(f"{name}: {value}")
-    print(f"steps per second: {report['steps per second']}\n")
-    print(f"{'ms':42}{'whole':>10}{'':24}but for drawing")
+    print(f"\n{'ms':42}{'whole':>10}{'':24}but for drawing")
     print(f"{'':42}" + 2 * "".join(f"{p:>8}" for p in ("p50", "p95", "p99", "max")))
     for phase in ("idle", "training"):
         for name, row in report[phase].items():

@@ -438,7 +438,7 @@ def test_ctrl_c_stops_a_training_and_saves_it(run, case, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     output = tmp_path / "m.volseg"
     files = (case / "image.ome.tif", case / "annotation.tif", "-o", output)
-    code, out, err = run("train", *files, *QUICK, "--steps", "1000", "--json")
+    code, out, err = run("train", *files, *QUICK[2:], "--steps", 1000, "--json")
     document = json.loads(out)
     assert code == 130
     assert document["interrupted"] is True

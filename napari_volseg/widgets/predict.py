@@ -52,6 +52,9 @@ def why_not_predict(session: Session) -> str:
         return session.image_refusal or "Open a 3D image first."
     if session.model is None:
         return "Train first, or load a model."
+    reads, has = session.model.checkpoint.channels, session.volume.channels
+    if reads != has:
+        return f"The model reads {reads} channels, the image has {has}; choose one like it."
     if session.busy == "training":
         return "A training is running; stop it, or wait until it is done."
     return ""
@@ -138,7 +141,7 @@ class PredictStep(QWidget):
             ],
         )
         self._predict.clicked.connect(self.predict)
-        self._cancel.clicked.connect(self.job.cancel)
+        self._cancel.clicked.connect(self.cancel)
         self._save.clicked.connect(self.save_mask)
         self._save_model.clicked.connect(self.save_model)
         self._load.clicked.connect(self.load_model)
@@ -150,13 +153,21 @@ class PredictStep(QWidget):
         volume, model, image = session.volume, session.model, session.image
         if self.job.running or why_not_predict(session) or not (volume and model and image):
             return
-        self._overlay = session.start_prediction(model.checkpoint.classes)
+        painted = {c.id: c for c in session.painted_classes()}
+        classes = [painted.get(c.id, c) for c in model.checkpoint.classes]
+        self._overlay = session.start_prediction(classes)
         self._overlay.visible = True
         self._volume, self._began = volume, time.monotonic()
         self._fraction, self._refusal = 0.0, ""
         near = visible_slice(session.viewer, image)
         self.job.start(predict_on, model.checkpoint, volume, near)
         session.set_busy("predicting")
+
+    def cancel(self) -> None:
+        """End the prediction at its next region; what is there stays."""
+        self.job.cancel()
+        self._cancel.setEnabled(False)
+        say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
 
     def _on_region(self, piece: PredictedRegion) -> None:
         overlay = self._overlay
@@ -214,6 +225,7 @@ class PredictStep(QWidget):
         self._predict.setVisible(not running)
         self._predict.setEnabled(not reason)
         self._cancel.setVisible(running)
+        self._cancel.setEnabled(running)
         self._bar.setVisible(running)
         self._load.setEnabled(not running)
         self._save_model.setEnabled(session.model is not None)

@@ -17,7 +17,7 @@ from napari_volseg.models.checkpoint import load_model
 from napari_volseg.widgets import predict as predict_step
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.journaling import autosave_words
-from napari_volseg.widgets.layers import show_slice
+from napari_volseg.widgets.layers import classes_of, show_slice
 from napari_volseg.widgets.review import physical_volume
 from tests.widgets.conftest import close, paint_three_slices
 from tests.widgets.hands import add_volume, find, live, press, wait_until
@@ -83,6 +83,22 @@ def test_without_a_model_there_is_no_prediction(painted):
     assert not find(painted, "predict").isEnabled()
     reason = find(painted, "why prediction is not possible")
     assert reason.text() == "Train first, or load a model." and reason.isVisible()
+
+
+def test_a_model_for_other_images_is_refused_in_its_place(viewer, trained):
+    viewer.add_image(np.zeros((5, 6, 7), np.uint8), name="gray")
+    trained.session.choose_image(viewer.layers["gray"])
+    assert not find(trained, "predict").isEnabled()
+    reason = find(trained, "why prediction is not possible").text()
+    assert reason == "The model reads 3 channels, the image has 1; choose one like it."
+
+
+def test_a_prediction_has_the_colors_of_the_brush(trained):
+    trained.session.edit_class(2, name="wall", color="#102030")
+    press(trained, "predict")
+    assert classes_of(trained.session.prediction)[1].color == "#102030"
+    assert classes_of(trained.session.prediction)[1].name == "wall"
+    wait_until(lambda: not trained.predict.job.running, "it is predicted")
 
 
 def test_the_slice_on_view_comes_first(viewer, trained, regions):
