@@ -1,4 +1,4 @@
-"""How good is the dense mask from a few painted slices, beside what else a user would pick?
+"""Measure the dense mask from a few painted slices, beside what else a user would pick.
 
 Real annotated volumes (a folder with the layout below) and the generated kidney phantom
 are annotated by whole orthogonal slices, at positions round((i + 1) * size / (n + 1)) of
@@ -13,7 +13,7 @@ Reported is the mean foreground IoU over the voxels that were not annotated, and
 ours the seconds of training and of prediction. The phantom's numbers of slices are those
 of the 3D U-Net paper's Table 2.
 
-    python benchmarks/main_job.py --data FOLDER [--minutes 5] [--only NAME ...] [-o out/main_job.json]
+    python benchmarks/main_job.py --data FOLDER [--minutes 5] [--only NAME ...] [-o FILE]
 """
 
 from __future__ import annotations

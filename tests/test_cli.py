@@ -421,10 +421,11 @@ def press_ctrl_c(monkeypatch, at_step, times=1):
     def train(cases, config, *, resume=None):
         run = real(cases, config, resume=resume)
         event = next(run)
+        left = times
         while True:
-            if event.step == at_step:
-                for _ in range(times):
-                    os.kill(os.getpid(), signal.SIGINT)
+            while left and event.step == at_step:
+                left -= 1
+                os.kill(os.getpid(), signal.SIGINT)
             try:
                 event = run.send((yield event))
             except StopIteration:

@@ -39,10 +39,17 @@ class Budget:
 
     def stage_fraction(self, run: Run) -> float:
         """Part of the current stage's budget that is spent, 0 to 1."""
-        share = self.shares[run.stage]
         if self.steps:
-            return min(1.0, run.stage_step / max(1, round(self.steps * share)))
-        return min(1.0, run.stage_seconds / (self.seconds * share))
+            # Rounding where stages meet, so that their steps add up to all.
+            first, last = (
+                round(self.steps * sum(self.shares[:n])) for n in (run.stage, run.stage + 1)
+            )
+            return min(1.0, run.stage_step / (last - first)) if last > first else 1.0
+        return min(1.0, run.stage_seconds / (self.seconds * self.shares[run.stage]))
+
+    def ended(self, run: Run) -> bool:
+        """Whether the current stage has nothing left to spend."""
+        return run.stage < len(self.shares) and self.stage_fraction(run) >= 1
 
     def fraction(self, run: Run) -> float:
         """Part of the whole budget that is spent, 0 to 1."""

@@ -110,6 +110,8 @@ def train(
         )
 
     loss = None
+    while budget.ended(run):
+        end_stage(run)
     finished = run.stage == len(stages)
     command = yield event(None, run.best, keep=finished)
     while not finished:
@@ -125,10 +127,9 @@ def train(
                 optimizer_state = None
         loss = take_step(run, stage, config, budget, device)
         spend(run, time.perf_counter() - began)
-        if (
-            budget.stage_fraction(run) >= 1
-            or stage.schedule(budget.stage_fraction(run), run.scores) == 0
-        ):
+        if stage.schedule(budget.stage_fraction(run), run.scores) == 0:
+            end_stage(run)
+        while budget.ended(run):
             end_stage(run)
         finished = run.stage == len(stages)
         score = None

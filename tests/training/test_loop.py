@@ -180,6 +180,11 @@ def test_score_by_hand():
     assert score_of(np.zeros((2, 2), np.int64)) is None
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_as_many_steps_are_taken_as_were_asked_for(steps):
+    assert last(train(make_case(), replace(CONFIG, steps=steps))).step == steps
+
+
 def test_budget_is_shared_among_stages():
     budget = Budget(steps=100, seconds=0, shares=(0.25, 0.75))
     module = torch.nn.Identity()

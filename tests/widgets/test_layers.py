@@ -151,9 +151,10 @@ def test_turning_keeps_the_point(viewer, annotation):
 
 
 def test_slices_are_found_also_when_the_world_has_another_unit(viewer, annotation):
-    # The world then counts in micrometers or nanometers, whichever napari picks.
-    viewer.add_image(np.zeros((4, 4, 4), np.uint8), units=("um", "um", "um"))
+    # napari's world takes the smallest unit of all layers.
+    viewer.add_image(np.zeros((4, 4, 4), np.uint8), units=("angstrom",) * 3)
     layers.show_slice(viewer, annotation, 1, 5)
+    assert viewer.dims.point[1] == pytest.approx(10 * (-50.0 + 5 * 0.5))
     assert layers.visible_slice(viewer, annotation) == (1, 5)
 
 
@@ -168,7 +169,7 @@ def test_in_3d_no_slice_is_on_view(viewer, annotation):
 def test_marking_complete_fills_the_slice_and_undo_takes_it_back(viewer, annotation, axis):
     layers.show_slice(viewer, annotation, axis, 4)
     plane = (slice(None),) * axis + (4,)
-    annotation.data[plane][2:5, 2:5] = 3
+    annotation.data[plane][5] = 3
     annotation.preserve_labels = True
     before = annotation.data.copy()
     filled = layers.mark_complete(viewer, annotation)
