@@ -201,7 +201,7 @@ def show_slice(viewer: ViewerModel, layer: Layer, axis: int, index: int) -> None
 
 def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
     """Return the viewer's point in the layer's voxels."""
-    world = np.asarray(viewer.dims.point[-3:])
+    world = np.asarray(viewer.dims.point[-3:]) / _units_per_layer_unit(viewer, layer)
     return np.asarray(layer.world_to_data(world))
 
 
