@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 import napari
 import numpy as np
 from OpenGL import GL
-from qtpy.QtCore import QEvent, QEventLoop, QObject, QPointF, Qt, QTimer
+from qtpy.QtCore import QEvent, QEventLoop, QObject, QPointF, Qt, QThreadPool, QTimer
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QApplication
@@ -152,6 +152,8 @@ def measure(
     report["machine"]["load average at the end"] = load_average()
     dock.shutdown()
     viewer.close()
+    # The training ends at its next step; Python must not end before it.
+    QThreadPool.globalInstance().waitForDone(60_000)
     return report
 
 

@@ -61,7 +61,8 @@ class PaintScan(QObject):
 
     def _on_refresh(self, event: Any) -> None:
         before, self._view = self._view, self._view_now()
-
+        if self._view == before:
+            self._timer.start()
 
     def _view_now(self) -> object:
         dims = self._session.viewer.dims
