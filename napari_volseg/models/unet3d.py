@@ -39,7 +39,7 @@ FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 FEWER_SCALES = (1.0, 2.0, 4.0)
 """Those for volumes of more than ``MANY_VOXELS`` voxels, where wide filters take too long."""
 
-MANY_VOXELS = 2**24
+MANY_VOXELS = 2**21
 
 SLAB = 4
 """How many times flatter than wide a patch around a painted slice is: a cube would spend
