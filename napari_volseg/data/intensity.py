@@ -54,8 +54,9 @@ def standardize(image: NDArray[np.generic], intensity: Intensity) -> NDArray[np.
 def measure_intensity(volume: Volume) -> Intensity:
     """Measure the statistics of a volume's gray values, channel by channel.
 
-    Center and scale are the median and the distance of the quartiles, which outliers do
-    not move. Of a large volume, 32 evenly spaced planes are read.
+    Center and scale are the median and the standard deviation: a smaller scale (the
+    distance of the quartiles, in an image that is mostly empty) would bend the gray
+    values of what matters. Of a large volume, 32 evenly spaced planes are read.
 
     Raises
     ------
@@ -72,10 +73,9 @@ def measure_intensity(volume: Volume) -> Intensity:
                 "them (for example by 0) before training or predicting"
             )
         values = values.astype(np.float64)
-        low, center, high = np.percentile(values, (25, 50, 75))
-        # An image that is mostly empty has no quartiles to speak of; one that is constant
-        # carries nothing, and dividing by 1 keeps it at zero.
-        scale = (high - low) or values.std() or 1.0
+        center = np.median(values)
+        # A constant image carries nothing: dividing by 1 keeps it at zero.
+        scale = values.std() or 1.0
         bent = np.arcsinh((values - center) / scale)
         measured.append(
             ChannelIntensity(

@@ -13,7 +13,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import Intensity, measure_intensity, standardize
 from napari_volseg.data.tiles import Region, Tile, center_of, read_block, tile_grid
 from napari_volseg.inference.device import pick_device
-from napari_volseg.models.registry import Architecture, Walk, get_architecture
+from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -136,7 +136,7 @@ def label_table(checkpoint: Checkpoint) -> NDArray[np.integer]:
 def class_probabilities(
     module: nn.Module,
     config: object,
-    architecture: Architecture,
+    architecture: AnyArchitecture,
     volume: Volume,
     intensity: Intensity,
     device: torch.device,

@@ -11,7 +11,7 @@ import pkgutil
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,17 @@ from napari_volseg.data.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from _typeshed import DataclassInstance
+
     from napari_volseg.data.annotation import Case
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
     from napari_volseg.sparse.stage import Stage
+
+
+C = TypeVar("C", bound="DataclassInstance")
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,10 @@ def count_all(module: nn.Module) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Architecture:
+class Architecture(Generic[C, M]):
     """One network of a paper: how to build it, train it, and walk a volume with it.
+
+    C is the type of its configuration, M that of its module.
 
     Attributes
     ----------
@@ -89,20 +97,18 @@ class Architecture:
     title: str
     summary: str
     paper: str
-    config: type
-    presets: Mapping[str, Any]
-    auto: Callable[[Sequence[Case], torch.device, TrainingConfig], Any]
-    build: Callable[[Any, int, int], nn.Module]
-    stages: Callable[[Any, TrainingConfig, Pool], tuple[Stage, ...]]
-    walk: Callable[[Any, tuple[int, int, int]], Walk]
-    probabilities: Callable[[nn.Module, Any, Tensor, Region], Tensor]
+    config: type[C]
+    presets: Mapping[str, C]
+    auto: Callable[[Sequence[Case], torch.device, TrainingConfig], C]
+    build: Callable[[C, int, int], M]
+    stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
+    walk: Callable[[C, tuple[int, int, int]], Walk]
+    probabilities: Callable[[M, C, Tensor, Region], Tensor]
     paper_channels: int = 1
     paper_classes: int = 2
     count: Callable[[nn.Module], int] = count_all
 
-    def configure(
-        self, training: TrainingConfig, cases: Sequence[Case], device: torch.device
-    ) -> Any:
+    def configure(self, training: TrainingConfig, cases: Sequence[Case], device: torch.device) -> C:
         """Return the configuration that a training asks for.
 
         Raises
@@ -134,10 +140,13 @@ class Architecture:
         return self.count(module)
 
 
+AnyArchitecture = Architecture[Any, Any]
+
+
 @cache
-def architectures() -> dict[str, Architecture]:
+def architectures() -> dict[str, AnyArchitecture]:
     """Return every architecture by name: this folder's, then third parties'."""
-    found: dict[str, Architecture] = {}
+    found: dict[str, AnyArchitecture] = {}
     package = importlib.import_module("napari_volseg.models")
     for module_info in pkgutil.iter_modules(package.__path__, "napari_volseg.models."):
         module = importlib.import_module(module_info.name)
@@ -149,7 +158,7 @@ def architectures() -> dict[str, Architecture]:
     return found
 
 
-def get_architecture(name: str) -> Architecture:
+def get_architecture(name: str) -> AnyArchitecture:
     """Return the architecture of that name.
 
     Raises

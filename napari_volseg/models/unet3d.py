@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,13 +16,11 @@ from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.registry import Architecture, Walk
-from napari_volseg.sparse.filters import reach as filter_reach
-from napari_volseg.sparse.losses import balanced_weights, cross_entropy, dice_loss
-from napari_volseg.sparse.optimizer import make_optimizer
+from napari_volseg.sparse.filters import alignment, widest_reach
+from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
 from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution
-from napari_volseg.sparse.sampling import PatchPlan, sample_batch
-from napari_volseg.sparse.stage import Batch, Stage, constant_rate, warmup_cosine
+from napari_volseg.sparse.sampling import PatchPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,14 +29,10 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
+    from napari_volseg.sparse.stage import Stage
 
 FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Scales of the filters that ``auto`` puts in front, in units of the finest voxel side."""
-
-FEWER_SCALES = (1.0, 2.0, 4.0)
-"""Those for volumes of more than ``MANY_VOXELS`` voxels, where wide filters take too long."""
-
-MANY_VOXELS = 2**21
+"""Scales of the filters that ``auto`` puts beside it, in units of the finest voxel side."""
 
 SLAB = 4
 """How many times flatter than wide a patch around a painted slice is: a cube would spend
@@ -106,6 +99,8 @@ class UNet3DConfig:
             )
         if any(k % 2 == 0 for kernel in self.kernels for k in kernel):
             raise InputError(f"kernels {self.kernels} must be odd")
+        if self.filter_scales and self.padding == "valid":
+            raise InputError("filters go with padding 'same' only; leave one of the two out")
 
     @property
     def divisor(self) -> Triple:
@@ -168,8 +163,8 @@ class UNet3D(nn.Module):
         logits = self.unet(image)
         if self.pixels is None:
             return logits
-        found = self.pixels.over(self.pixels.responses(image))
-        return mean_logits(logits, crop_center(found, logits.shape[2:]))
+        z, y, x = (slice(0, n) for n in image.shape[2:])
+        return mean_logits(logits, self.pixels.over(self.pixels.responses(image, (z, y, x))))
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify."""
@@ -265,7 +260,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         kernels=kernels,
         padding="same",
         test_statistics="running",
-        filter_scales=FILTER_SCALES if math.prod(shape) <= MANY_VOXELS else FEWER_SCALES,
+        filter_scales=FILTER_SCALES,
         voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,
         tile=plan_patch(spacing, (10**6,) * 3, pooling, 112**3 if on_cpu else 192**3),
@@ -274,7 +269,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     )
 
 
-def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[Stage, ...]:
+def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[Stage[UNet3D], ...]:
     """Patches on labels, weighted cross-entropy (and Dice), SGD or AdamW.
 
     With filters, the pixel classifier is trained first, then the network beside it.
@@ -286,42 +281,29 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         border="mirror" if valid else "clip",
         batch_size=training.batch_size or config.batch_size,
     )
-    weights = torch.tensor(
-        balanced_weights(pool.counts, training.balance, training.class_weights), device=pool.device
-    )
-    schedule = warmup_cosine if training.optimizer == "adamw" else constant_rate
-
-    def sample(generator: torch.Generator) -> Batch:
-        return sample_batch(pool, plan, training, generator)
-
-    def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
-        assert isinstance(module, UNet3D)
-        logits = module.unet(batch.image)
-        value = (1 - training.dice_weight) * cross_entropy(logits, batch.target, weights)
-        if training.dice_weight:
-            value = value + training.dice_weight * dice_loss(logits, batch.target)
-        return value
-
-    pixels = (pixel_stage(pixels_of, training, pool, weights),) if config.filter_scales else ()
-    context = Stage(
+    if not config.filter_scales:
+        return (patch_stage(training, pool, plan, UNet3D.unet, rate=1e-2),)
+    pixels = pixel_stage(training, pool, pixels_of)
+    context = patch_stage(
+        training,
+        pool,
+        plan,
+        UNet3D.unet,
         name="context",
-        sample=sample,
-        loss=loss,
-        optimizer=partial(make_optimizer, training, 1e-2),
+        rate=1e-2,
         parameters=context_parameters,
-        schedule=schedule,
-        share=1 - sum(stage.share for stage in pixels),
+        share=1 - pixels.share,
     )
-    return (*pixels, context)
+    return (pixels, context)
 
 
-def pixels_of(module: nn.Module) -> PixelClassifier:
+def pixels_of(module: UNet3D) -> PixelClassifier:
     """Return the pixel classifier beside the network."""
-    assert isinstance(module, UNet3D) and module.pixels is not None
+    assert module.pixels is not None
     return module.pixels
 
 
-def context_parameters(module: nn.Module) -> Iterable[nn.Parameter]:
+def context_parameters(module: UNet3D) -> Iterable[nn.Parameter]:
     """All parameters but the pixel classifier's."""
     return (p for name, p in module.named_parameters() if not name.startswith("pixels."))
 
@@ -354,59 +336,43 @@ def _offset(config: UNet3DConfig, axis: int) -> int:
 
 def walk(config: UNet3DConfig, shape: Triple) -> Walk:
     """Overlap-tile: mirrored context for valid convolutions, clipped for padded ones."""
-    halo = context_of(config)
     if config.padding == "valid":
-        return Walk(valid_size(config, config.tile), halo, "mirror")
-    z, y, x = (max(1, round(t / d)) * d for t, d in zip(config.tile, config.divisor, strict=True))
-    return Walk(core=(z, y, x), halo=halo, border="clip", align=config.divisor)
+        return Walk(valid_size(config, config.tile), config.margin, "mirror")
+    steps = alignment(config.filter_scales, config.voxel)
+    z, y, x = (math.lcm(a, d) for a, d in zip(steps, config.divisor, strict=True))
+    align = (z, y, x)
+    z, y, x = (max(1, round(t / a)) * a for t, a in zip(config.tile, align, strict=True))
+    filters = widest_reach(config.filter_scales, config.voxel)
+    halo = tuple(n + f for n, f in zip(network_reach(config), filters, strict=True))
+    return Walk(core=(z, y, x), halo=(halo[0], halo[1], halo[2]), border="clip", align=align)
 
 
-def context_of(config: UNet3DConfig) -> Triple:
-    """Voxels (z, y, x) that a tile reads on each side: the filters' reach and the network's."""
-    reaches = [filter_reach(scale, config.voxel) for scale in config.filter_scales]
-    z, y, x = (
-        max((r[axis] for r in reaches), default=0) + network_reach(config, axis)
-        for axis in range(3)
-    )
+def network_reach(config: UNet3DConfig) -> Triple:
+    """Context of the padded network: its margin, and the pooling cell that a voxel is in."""
+    z, y, x = (m + d for m, d in zip(config.margin, config.divisor, strict=True))
     return z, y, x
 
 
-def network_reach(config: UNet3DConfig, axis: int) -> int:
-    """Context of the network itself; padded ones also see the pooling cell that a voxel is in."""
-    cell = config.divisor[axis] if config.padding == "same" else 0
-    return config.margin[axis] + cell
-
-
-def probabilities(module: nn.Module, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor:
+def probabilities(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor:
     """Class probabilities (K, z, y, x) of a core of a block (1, C, z, y, x).
 
-    The filters see the whole block, the network only what it needs of it.
+    The filters see the whole block, the padded network only what it needs of it.
     """
-    assert isinstance(module, UNet3D)
-    sides = [_network_side(config, axis, block.shape[axis + 2], core[axis]) for axis in range(3)]
-    z, y, x = (seen for seen, _ in sides)
-    logits = module.unet(block[:, :, z, y, x])
-    if module.pixels is not None:
-        responses = module.pixels.responses(block)[:, :, z, y, x]
-        found = crop_center(module.pixels.over(responses), logits.shape[2:])
-        logits = mean_logits(logits, found)
-    z, y, x = (within for _, within in sides)
-    return torch.softmax(logits[0, :, z, y, x].float(), 0)
-
-
-def _network_side(config: UNet3DConfig, axis: int, size: int, core: slice) -> tuple[slice, slice]:
-    """Along one axis: what of a block the network sees, and where the core is in its logits."""
-    around = network_reach(config, axis)
     if config.padding == "valid":
-        trim = context_of(config)[axis] - around
-        first, last = trim, size - trim
-        shift = first + around
-    else:
+        z, y, x = (slice(c.start - m, c.stop - m) for c, m in zip(core, config.margin, strict=True))
+        return torch.softmax(module.unet(block)[0, :, z, y, x].float(), 0)
+    seen, within = [], []
+    sides = zip(core, network_reach(config), config.divisor, block.shape[2:], strict=True)
+    for side, around, step, size in sides:
         # Pooling must fall on the same voxels whatever the tile.
-        step = config.divisor[axis]
-        first, last = max(0, (core.start - around) // step * step), min(size, core.stop + around)
-        shift = first
-    return slice(first, last), slice(core.start - shift, core.stop - shift)
+        first = max(0, (side.start - around) // step * step)
+        seen.append(slice(first, min(size, side.stop + around)))
+        within.append(slice(side.start - first, side.stop - first))
+    inside = (slice(None), slice(None), *within)
+    logits = module.unet(block[(slice(None), slice(None), *seen)])[inside]
+    if module.pixels is not None:
+        logits = mean_logits(logits, module.pixels.over(module.pixels.responses(block, core)))
+    return torch.softmax(logits[0].float(), 0)
 
 
 def count_convolutions(module: nn.Module) -> int:

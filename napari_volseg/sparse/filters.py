@@ -7,17 +7,23 @@ network that is given them is useful after far fewer steps.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from napari_volseg.data.tiles import mirror_indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from napari_volseg.data.tiles import Region
+
+Triple = tuple[int, int, int]
 
 RESPONSES = 5
 """Per scale: smoothed, gradient magnitude, three eigenvalues."""
@@ -29,31 +35,98 @@ FINEST_SIGMA = 0.5
 """Standard deviation in voxels below which a sampled Gaussian's derivatives are meaningless."""
 
 
-def reach(scale: float, voxel: Sequence[float]) -> tuple[int, int, int]:
+COARSE_SIGMA = 2.0
+"""Standard deviation in voxels that wide Gaussians keep on the coarser grid they use."""
+
+
+def coarsening(scale: float, voxel: Sequence[float]) -> Triple:
+    """Voxels (z, y, x) that are averaged into one before filtering at ``scale``.
+
+    What a wide Gaussian leaves has no detail that the coarser grid would lose, and costs
+    a fraction: powers of two, so that their grids line up.
+    """
+    z, y, x = (2 ** max(0, int(math.log2(scale / v / COARSE_SIGMA))) for v in voxel)
+    return z, y, x
+
+
+def reach(scale: float, voxel: Sequence[float]) -> Triple:
     """Voxels (z, y, x) that a response at ``scale`` sees on each side."""
-    z, y, x = (int(np.ceil(TRUNCATE * max(scale / v, FINEST_SIGMA))) for v in voxel)
+
+    def along(size: float, cell: int) -> int:
+        kernel = int(np.ceil(TRUNCATE * max(scale / size / cell, FINEST_SIGMA)))
+        # Interpolation looks one cell further, and the voxel may be anywhere in its own.
+        return kernel if cell == 1 else (kernel + 2) * cell
+
+    z, y, x = (along(v, c) for v, c in zip(voxel, coarsening(scale, voxel), strict=True))
+    return z, y, x
+
+
+def widest_reach(scales: Sequence[float], voxel: Sequence[float]) -> Triple:
+    """Voxels (z, y, x) that the responses at any of the scales see on each side."""
+    z, y, x = (max((reach(s, voxel)[axis] for s in scales), default=0) for axis in range(3))
+    return z, y, x
+
+
+def alignment(scales: Sequence[float], voxel: Sequence[float]) -> Triple:
+    """Multiples of voxels (z, y, x) at which a block must begin in its volume.
+
+    Only then do its coarser grids fall on the same voxels as the whole volume's.
+    """
+    z, y, x = (max((coarsening(s, voxel)[axis] for s in scales), default=1) for axis in range(3))
     return z, y, x
 
 
 @torch.no_grad()
-def filter_bank(image: Tensor, scales: Sequence[float], voxel: Sequence[float]) -> Tensor:
+def filter_bank(
+    image: Tensor, scales: Sequence[float], voxel: Sequence[float], core: Region | None = None
+) -> Tensor:
     """Append filter responses to an image.
 
     Parameters
     ----------
     image : float (B, C, Z, Y, X)
+        A volume, or a block of one that begins at a multiple of ``alignment``.
     scales : sequence of float
         Standard deviations of the Gaussians, in the unit of ``voxel``.
     voxel : (z, y, x)
         Voxel size.
+    core : region, optional
+        What is asked for; all by default. The rest of the image is context only.
 
     Returns
     -------
-    float (B, C (1 + 5 len(scales)), Z, Y, X)
-        The image, then for each scale: smoothed, gradient magnitude, eigenvalues of the
-        Hessian from large to small; derivatives are normalized by the scale.
+    float (B, C (1 + 5 len(scales)), z, y, x)
+        The core of the image, then for each scale: smoothed, gradient magnitude,
+        eigenvalues of the Hessian from large to small; derivatives are normalized by
+        the scale.
     """
-    return torch.cat([image, *(responses(image, scale, voxel) for scale in scales)], 1)
+    whole = tuple(slice(0, n) for n in image.shape[2:])
+    z, y, x = core if core is not None else whole
+    inside = (slice(None), slice(None), z, y, x)
+    return torch.cat(
+        [image[inside], *(core_responses(image, scale, voxel, (z, y, x)) for scale in scales)], 1
+    )
+
+
+def core_responses(image: Tensor, scale: float, voxel: Sequence[float], core: Region) -> Tensor:
+    """Responses of a core at one scale, from no more of the image than they see."""
+    cells, far = coarsening(scale, voxel), reach(scale, voxel)
+    seen, within = [], []
+    for side, cell, distance, size in zip(core, cells, far, image.shape[2:], strict=True):
+        first = max(0, (side.start - distance) // cell * cell)
+        seen.append(slice(first, min(size, side.stop + distance)))
+        within.append(slice(side.start - first, side.stop - first))
+    found = image[(slice(None), slice(None), *seen)]
+    if max(cells) > 1:
+        ends = [-n % c for n, c in zip(found.shape[2:], cells, strict=True)]
+        found = functional.pad(found, (0, ends[2], 0, ends[1], 0, ends[0]), mode="replicate")
+        found = functional.avg_pool3d(found, cells)
+        found = responses(found, scale, [v * c for v, c in zip(voxel, cells, strict=True)])
+        fine = [n * c for n, c in zip(found.shape[2:], cells, strict=True)]
+        found = functional.interpolate(found, fine, mode="trilinear")
+    else:
+        found = responses(found, scale, voxel)
+    return found[(slice(None), slice(None), *within)]
 
 
 def responses(image: Tensor, scale: float, voxel: Sequence[float]) -> Tensor:

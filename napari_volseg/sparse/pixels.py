@@ -8,23 +8,27 @@ as far as it is sure of itself.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.data.tiles import Tile, tile_grid
-from napari_volseg.sparse.filters import RESPONSES, filter_bank, reach
+from napari_volseg.data.tiles import tile_grid
+from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
-from napari_volseg.sparse.stage import IGNORE, Batch, Stage, constant_rate, warmup_cosine
+from napari_volseg.sparse.patches import pool_weights
+from napari_volseg.sparse.stage import IGNORE, Batch, Stage, schedule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from napari_volseg.data.tiles import Region, Tile
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool, PoolCase
+
+M = TypeVar("M", bound=nn.Module)
 
 BLOCK = 96
 """Edge of the blocks in which volumes are filtered, in voxels."""
@@ -71,17 +75,9 @@ class PixelClassifier(nn.Module):
             nn.Linear(units, n_classes),
         )
 
-    def reach(self) -> tuple[int, int, int]:
-        """Voxels (z, y, x) of context that a voxel's logits need on each side."""
-        z, y, x = (
-            max((reach(scale, self.voxel)[axis] for scale in self.scales), default=0)
-            for axis in range(3)
-        )
-        return z, y, x
-
-    def responses(self, image: Tensor) -> Tensor:
-        """Filter responses of an image (B, C, Z, Y, X)."""
-        return filter_bank(image, self.scales, self.voxel)
+    def responses(self, image: Tensor, core: Region) -> Tensor:
+        """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X)."""
+        return filter_bank(image, self.scales, self.voxel, core)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to logits (N, K)."""
@@ -99,45 +95,46 @@ class PixelClassifier(nn.Module):
         return torch.stack(planes, 2)
 
 
-@torch.no_grad()
-def labeled_responses(pool: Pool, classifier: PixelClassifier) -> tuple[Tensor, Tensor]:
+def labeled_responses(
+    pool: Pool, classifier: PixelClassifier
+) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Filter responses and class index of labeled voxels, block by block.
 
-    Returns
-    -------
+    Of very many labeled voxels, blocks are drawn.
+
+    Yields
+    ------
+    done : float
+        Part of the work that is done, 0 to 1.
     features : float32 (N, F)
     classes : int64 (N,)
-        Both on the pool's device. Of very many labeled voxels, blocks are drawn.
+        Both on the pool's device.
     """
-    features, classes, found = [], [], 0
     random = np.random.default_rng(0)
-    for case in pool.cases:
-        tiles = blocks(case, classifier.reach())
-        for index in random.permutation(len(tiles)):
-            target = torch.from_numpy(case.target[tiles[index].write]).long()
-            labeled = target != IGNORE
-            if not labeled.any():
-                continue
-            responses = block_responses(case, tiles[index], classifier, pool.device)
-            features.append(responses[:, labeled.to(pool.device)].T)
-            classes.append(target[labeled].to(pool.device))
-            found += len(classes[-1])
-            if found > MOST_VOXELS:
-                break
-    return torch.cat(features), torch.cat(classes)
+    tiles = [(case, tile) for case in pool.cases for tile in labeled_blocks(case, classifier)]
+    found = 0
+    for done, index in enumerate(random.permutation(len(tiles)), start=1):
+        case, tile = tiles[index]
+        image = case.read(tile.read).to(pool.device)
+        target = torch.from_numpy(case.target[tile.write]).long().to(pool.device)
+        responses = classifier.responses(image[None], tile.trim)[0]
+        labeled = target != IGNORE
+        found += int(labeled.sum())
+        yield done / len(tiles), responses[:, labeled].T, target[labeled]
+        if found > MOST_VOXELS:
+            break
 
 
-def blocks(case: PoolCase, context: tuple[int, int, int]) -> list[Tile]:
-    """Cut a case's volume into blocks with context."""
-    return tile_grid(case.volume.shape, (BLOCK, BLOCK, BLOCK), context)
-
-
-def block_responses(
-    case: PoolCase, tile: Tile, classifier: PixelClassifier, device: torch.device
-) -> Tensor:
-    """Filter responses (F, z, y, x) of what a tile writes."""
-    image = case.read(tile.read).to(device)
-    return classifier.responses(image[None])[0][(slice(None), *tile.trim)]
+def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> list[Tile]:
+    """Cut a case's volume into blocks with context; those that hold labels."""
+    z, y, x = (-(-BLOCK // a) * a for a in alignment(classifier.scales, classifier.voxel))
+    tiles = tile_grid(
+        case.volume.shape,
+        core=(z, y, x),
+        halo=widest_reach(classifier.scales, classifier.voxel),
+        align=alignment(classifier.scales, classifier.voxel),
+    )
+    return [tile for tile in tiles if (case.target[tile.write] != IGNORE).any()]
 
 
 def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -> Batch:
@@ -147,11 +144,8 @@ def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -
 
 
 def pixel_stage(
-    pixels_of: Callable[[nn.Module], PixelClassifier],
-    training: TrainingConfig,
-    pool: Pool,
-    class_weights: Tensor,
-) -> Stage:
+    training: TrainingConfig, pool: Pool, pixels_of: Callable[[M], PixelClassifier]
+) -> Stage[M]:
     """Train the pixel classifier of a network: cross-entropy on labeled voxels' responses.
 
     Parameters
@@ -160,11 +154,16 @@ def pixel_stage(
         Finds it in the network.
     """
     voxels: list[tuple[Tensor, Tensor]] = []
+    class_weights = pool_weights(training, pool)
 
-    def prepare(module: nn.Module) -> None:
-        voxels[:] = [labeled_responses(pool, pixels_of(module))]
+    def prepare(module: M) -> Iterator[float]:
+        found = []
+        for done, features, classes in labeled_responses(pool, pixels_of(module)):
+            found.append((features, classes))
+            yield done
+        voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
 
-    def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
+    def loss(module: M, batch: Batch, step: int) -> Tensor:
         return cross_entropy(pixels_of(module)(batch.image), batch.target, class_weights)
 
     return Stage(
@@ -174,7 +173,7 @@ def pixel_stage(
         loss=loss,
         optimizer=partial(make_optimizer, training, 1e-2),
         parameters=lambda module: pixels_of(module).parameters(),
-        schedule=warmup_cosine if training.optimizer == "adamw" else constant_rate,
+        schedule=schedule_of(training),
         # Its steps take about a tenth of the time of a network's.
         share=0.5 if training.steps else 0.1,
     )

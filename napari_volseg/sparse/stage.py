@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from napari_volseg.sparse.config import TrainingConfig
+
+M = TypeVar("M", bound=nn.Module)
 
 IGNORE = -1
 
@@ -47,13 +51,19 @@ def constant_rate(fraction: float, scores: list[float]) -> float:
     return 1.0
 
 
-def nothing_to_prepare(module: nn.Module) -> None:
+def schedule_of(training: TrainingConfig) -> Callable[[float, list[float]], float]:
+    """Return the schedule that goes with the optimizer that the user chose."""
+    return warmup_cosine if training.optimizer == "adamw" else constant_rate
+
+
+def nothing_to_prepare(module: nn.Module) -> Iterator[float]:
     """Do nothing: most stages compute nothing ahead."""
+    return iter(())
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """What one phase of training does.
+class Stage(Generic[M]):
+    """What one phase of training does to a module of type M.
 
     Attributes
     ----------
@@ -74,16 +84,16 @@ class Stage:
         spent and the held-out scores so far; 0 after the start ends the stage.
     share : float
         Part of the budget, relative to the other stages.
-    prepare : callable (module) -> None
-        Called when the stage starts or is resumed, for what it computes once with the
-        weights that earlier stages left.
+    prepare : callable (module) -> iterator of float
+        Run through when the stage starts or is resumed, for what it computes once with
+        the weights that earlier stages left; yields the part that is done, 0 to 1.
     """
 
     name: str
     sample: Callable[[torch.Generator], Any]
-    loss: Callable[[nn.Module, Any, int], Tensor]
+    loss: Callable[[M, Any, int], Tensor]
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = all_parameters
+    parameters: Callable[[M], Iterable[nn.Parameter]] = all_parameters
     schedule: Callable[[float, list[float]], float] = warmup_cosine
     share: float = 1.0
-    prepare: Callable[[nn.Module], None] = nothing_to_prepare
+    prepare: Callable[[M], Iterator[float]] = nothing_to_prepare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,10 @@ class Budget:
                 round(self.steps * sum(self.shares[:n])) for n in (run.stage, run.stage + 1)
             )
             return min(1.0, run.stage_step / (last - first)) if last > first else 1.0
-        return min(1.0, run.stage_seconds / (self.seconds * self.shares[run.stage]))
+        # Preparing a stage counts, so a stage gets its share of what is left then.
+        left = self.seconds - run.stage_began
+        share = self.shares[run.stage] / sum(self.shares[run.stage :])
+        return min(1.0, (run.seconds - run.stage_began) / (left * share)) if left > 0 else 1.0
 
     def ended(self, run: Run) -> bool:
         """Whether the current stage has nothing left to spend."""
@@ -53,9 +56,11 @@ class Budget:
 
     def fraction(self, run: Run) -> float:
         """Part of the whole budget that is spent, 0 to 1."""
-        before = sum(self.shares[: run.stage])
         if run.stage == len(self.shares):
             return 1.0
+        if not self.steps:
+            return min(1.0, run.seconds / self.seconds)
+        before = sum(self.shares[: run.stage])
         return before + self.shares[run.stage] * self.stage_fraction(run)
 
     def seconds_left(self, run: Run) -> float:
@@ -71,7 +76,7 @@ class Budget:
         return due and (self.steps > 0 or run.scoring_seconds <= SCORING_SHARE * run.seconds)
 
 
-def plan_budget(config: TrainingConfig, stages: Sequence[Stage]) -> Budget:
+def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:
     """Share a training's steps or minutes among its stages."""
     total = sum(stage.share for stage in stages)
     return Budget(config.steps, 60 * config.minutes, tuple(s.share / total for s in stages))

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.tiles import Region
-    from napari_volseg.models.registry import Architecture
+    from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.pool import Pool
 
 
 def score_held_out(
-    module: nn.Module, config: Any, architecture: Architecture, pool: Pool
+    module: nn.Module, config: Any, architecture: AnyArchitecture, pool: Pool
 ) -> Score | None:
     """Predict where voxels are held out and compare.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -121,12 +121,19 @@ def train(
         stage = stages[run.stage]
         began = time.perf_counter()
         if run.optimizer is None:
+            for done in stage.prepare(run.module):
+                run.seconds += time.perf_counter() - began
+                command = yield event(None, None, keep=False, note=f"preparing, {done:.0%}")
+                if command is Command.STOP:
+                    yield event(None, None, keep=True, note="stopped")
+                    return
+                began = time.perf_counter()
             begin_stage(run, stage)
             if optimizer_state:
                 load_optimizer(run, optimizer_state)
                 optimizer_state = None
         loss = take_step(run, stage, config, budget, device)
-        spend(run, time.perf_counter() - began)
+        run.seconds += time.perf_counter() - began
         if stage.schedule(budget.stage_fraction(run), run.scores) == 0:
             end_stage(run)
         while budget.ended(run):
@@ -138,18 +145,19 @@ def train(
             score = score_held_out(run.averaged, model_config, architecture, pool)
             keep_best(run, score)
             run.scoring_seconds += time.perf_counter() - began
-            spend(run, time.perf_counter() - began)
+            run.seconds += time.perf_counter() - began
         command = yield event(loss, score, keep=finished or score is not None)
 
 
-def begin_stage(run: Run, stage: Stage) -> None:
+def begin_stage(run: Run, stage: Stage[Any]) -> None:
     """Let the stage's parameters move and no others, and build its optimizer."""
     for parameter in run.module.parameters():
         parameter.requires_grad_(False)
     moving = list(stage.parameters(run.module))
     for parameter in moving:
         parameter.requires_grad_(True)
-    stage.prepare(run.module)
+    if run.stage_step == 0:
+        run.stage_began = run.seconds
     run.optimizer = stage.optimizer(moving)
     for group in run.optimizer.param_groups:
         group["peak_lr"] = group["lr"]
@@ -159,12 +167,11 @@ def end_stage(run: Run) -> None:
     """Leave a stage."""
     run.stage += 1
     run.stage_step = 0
-    run.stage_seconds = 0.0
     run.optimizer = None
 
 
 def take_step(
-    run: Run, stage: Stage, config: TrainingConfig, budget: Budget, device: torch.device
+    run: Run, stage: Stage[Any], config: TrainingConfig, budget: Budget, device: torch.device
 ) -> float:
     """Sample, forward, backward, update, average; return the loss.
 
@@ -212,12 +219,6 @@ def average(run: Run, decay: float) -> None:
             value.lerp_(current[name], 1 - keep)
         else:
             value.copy_(current[name])
-
-
-def spend(run: Run, seconds: float) -> None:
-    """Count time."""
-    run.seconds += seconds
-    run.stage_seconds += seconds
 
 
 def keep_best(run: Run, score: Score | None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_volseg.data.annotation import Case, LabelClass
-    from napari_volseg.models.registry import Architecture
+    from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
 
@@ -38,8 +38,10 @@ class Run:
         Index of the current stage; the number of stages when all is done.
     step, stage_step : int
         Steps done, in all and in this stage.
-    seconds, stage_seconds, scoring_seconds : float
-        Time spent: in all, in this stage, and of all on scoring.
+    seconds, scoring_seconds : float
+        Time spent: in all, and of that on scoring.
+    stage_began : float
+        What ``seconds`` was when the current stage took its first step.
     scores : list of float
         Mean foreground IoU on held-out voxels, oldest first.
     best : Score or None
@@ -54,14 +56,14 @@ class Run:
     step: int = 0
     stage_step: int = 0
     seconds: float = 0.0
-    stage_seconds: float = 0.0
+    stage_began: float = 0.0
     scoring_seconds: float = 0.0
     scores: list[float] = field(default_factory=list)
     best: Score | None = None
     best_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-COUNTERS = ("stage", "step", "stage_step", "seconds", "stage_seconds", "scoring_seconds", "scores")
+COUNTERS = ("stage", "step", "stage_step", "seconds", "stage_began", "scoring_seconds", "scores")
 
 
 def fingerprint(cases: Sequence[Case], config: TrainingConfig) -> str:
@@ -92,7 +94,7 @@ def snapshot(
     run: Run,
     cases: Sequence[Case],
     config: TrainingConfig,
-    architecture: Architecture,
+    architecture: AnyArchitecture,
     model_config: Any,
     pool: Pool,
 ) -> Checkpoint:
@@ -210,6 +212,6 @@ def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence
         target.index_copy_(axis, torch.tensor(new, device=target.device), kept)
 
 
-def resumed_config(architecture: Architecture, checkpoint: Checkpoint) -> Any:
+def resumed_config(architecture: AnyArchitecture, checkpoint: Checkpoint) -> Any:
     """Return the network settings of a checkpoint, so that its weights fit."""
     return config_from_json(architecture.config, checkpoint.config)

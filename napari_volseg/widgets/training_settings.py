@@ -63,6 +63,9 @@ class TrainingSettings(QWidget):
         )
         advanced.setContent(self._form)
         advanced.collapse(animate=False)
+        for frame in (advanced, advanced.content()):
+            if (layout := frame.layout()) is not None:
+                layout.setContentsMargins(0, 0, 0, 0)
         column(
             self,
             [

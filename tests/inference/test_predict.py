@@ -26,7 +26,7 @@ BLOCKS = {
     "padded": PADDED,
     "valid": VALID,
     "filtered": FILTERED,
-    "filtered valid": replace(VALID, filter_scales=(1.0,)),
+    "widely filtered": replace(PADDED, filter_scales=(1.0, 8.0), voxel=(2.0, 1.0, 1.0)),
 }
 every_padding = pytest.mark.parametrize("config", BLOCKS.values(), ids=BLOCKS.keys())
 

@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_volseg.data.tiles import tile_grid
 from napari_volseg.sparse.filters import (
+    alignment,
+    coarsening,
+    core_responses,
     filter_bank,
-    reach,
     responses,
     symmetric_eigenvalues,
+    widest_reach,
 )
 
 
@@ -66,17 +70,39 @@ def test_a_flat_image_responds_with_its_value_only():
     assert bank[:, 4:12].abs().max() < 1e-3
 
 
+def test_wide_filters_use_coarser_grids():
+    assert coarsening(2.0, (1, 1, 1)) == (1, 1, 1)
+    assert coarsening(8.0, (2, 1, 1)) == (2, 4, 4)
+    assert alignment((1.0, 8.0, 16.0), (2, 1, 1)) == (4, 8, 8)
+
+
+def test_coarser_grids_give_nearly_the_same_responses():
+    image = torch.from_numpy(ndimage.gaussian_filter(noise((48, 48, 48))[0, 0], 2))[None, None]
+    whole = (slice(0, 48),) * 3
+    for coarse, fine in zip(
+        core_responses(image, 6.0, (1, 1, 1), whole)[0],
+        responses(image, 6.0, (1, 1, 1))[0],
+        strict=True,
+    ):
+        assert np.corrcoef(coarse.ravel(), fine.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("scales", [(2.0,), (1.0, 8.0)])
 @pytest.mark.parametrize("voxel", [(1, 1, 1), (4, 1, 1)])
-def test_no_response_comes_from_beyond_the_reach(voxel):
-    image = noise((41, 41, 41))
-    far = reach(2.0, voxel)
-    changed = image.clone()
-    middle = tuple(slice(20 - r, 21 + r) for r in far)
-    outside = torch.ones(41, 41, 41, dtype=torch.bool)
-    outside[middle] = False
-    changed[0, 0][outside] = 100.0
-    one, two = (responses(i, 2.0, voxel)[0, :, 20, 20, 20] for i in (image, changed))
-    torch.testing.assert_close(one, two)
+def test_blocks_with_their_reach_respond_as_the_whole_volume(scales, voxel):
+    image = noise((41, 57, 63))
+    whole = filter_bank(image, scales, voxel)
+    tiles = tile_grid(
+        (41, 57, 63), (16, 16, 32), widest_reach(scales, voxel), align=alignment(scales, voxel)
+    )
+    for tile in tiles:
+        block = image[(slice(None), slice(None), *tile.read)]
+        torch.testing.assert_close(
+            filter_bank(block, scales, voxel, tile.trim),
+            whole[(slice(None), slice(None), *tile.write)],
+            atol=2e-4,
+            rtol=1e-3,
+        )
 
 
 @given(size=st.tuples(*[st.integers(1, 6)] * 3))
