@@ -48,7 +48,7 @@ class Progress:
     steps_per_second : float
         Over the last steps.
     loss : float or None
-        Loss of this step.
+        Loss of this step; None while a stage prepares.
     stage : str
         Name of the stage.
     device : str

@@ -48,10 +48,10 @@ def train(
 ) -> Generator[Progress, Command | None, None]:
     """Train an architecture on sparsely labeled volumes.
 
-    Yields before the first step, after each step, and at the end; the last event
-    carries the final checkpoint. Time in which the caller holds the generator (a pause)
-    does not count. ``send(Command.STOP)`` answers with a last event, whose checkpoint
-    predicts and can be resumed.
+    Yields before the first step, while a stage prepares, after each step, and at the
+    end; the last event carries the final checkpoint. Time in which the caller holds the
+    generator (a pause) does not count. ``send(Command.STOP)`` answers with a last event,
+    whose checkpoint predicts and can be resumed.
 
     Parameters
     ----------
@@ -121,9 +121,9 @@ def train(
         stage = stages[run.stage]
         began = time.perf_counter()
         if run.optimizer is None:
-            for done in stage.prepare(run.module):
+            for _ in stage.prepare(run.module):
                 run.seconds += time.perf_counter() - began
-                command = yield event(None, None, keep=False, note=f"preparing, {done:.0%}")
+                command = yield event(None, None, keep=False)
                 if command is Command.STOP:
                     yield event(None, None, keep=True, note="stopped")
                     return

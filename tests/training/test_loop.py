@@ -57,10 +57,10 @@ def test_learns_a_dense_mask_from_three_slices():
 def test_events_tell_what_happens():
     events = list(train(make_case(), CONFIG))
     assert (events[0].step, events[0].loss, events[0].checkpoint) == (0, None, None)
-    assert [e.step for e in events] == list(range(13))
+    assert [e.step for e in events] == [0, *range(13)]  # The stage of the pixels prepares.
     assert events[-1].fraction == 1 and events[-1].seconds_left == 0
     assert events[-1].checkpoint.step == 12
-    assert [e.stage for e in events][1:] == ["pixels"] * 5 + ["context"] * 7
+    assert [e.stage for e in events][1:] == ["pixels"] * 6 + ["context"] * 7
     fractions = [e.fraction for e in events]
     assert fractions == sorted(fractions)
     assert all(e.score is not None for e in events if e.checkpoint)
@@ -97,6 +97,30 @@ def test_a_stopped_training_predicts():
     next(running)
     stopped = running.send(Command.STOP)
     assert predict_volume(stopped.checkpoint, case.volume, device="cpu").shape == SHAPE
+
+
+def test_stop_is_answered_while_a_stage_prepares():
+    case = make_case()
+    running = train(case, CONFIG)
+    next(running)
+    preparing = next(running)
+    assert (preparing.step, preparing.loss) == (0, None)
+    stopped = running.send(Command.STOP)
+    assert stopped.note == "stopped" and stopped.step == 0
+    whole = last(train(case, CONFIG)).checkpoint
+    resumed = last(train(case, CONFIG, resume=stopped.checkpoint)).checkpoint
+    assert same_weights(resumed.weights, whole.weights)
+
+
+def test_what_preparing_takes_is_shared_among_the_stages():
+    """A long preparation shortens every stage and takes none of them away."""
+    budget = Budget(0, 100.0, (0.1, 0.9))
+    run = Run(torch.nn.Identity(), torch.nn.Identity(), stage_began=40.0)
+    run.seconds = 43.0
+    assert budget.stage_fraction(run) == pytest.approx(0.5)
+    run.seconds = 46.0
+    assert budget.ended(run)
+    assert budget.fraction(run) == pytest.approx(0.46)
 
 
 def test_warm_start_takes_the_weights_over_and_counts_anew():
