@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,6 +94,40 @@ def _intervals(
             first = max(0, start - -(-context // step) * step)
             last = min(size, stop + context)
         yield slice(first, last), slice(start, stop), slice(start - first, stop - first)
+
+
+def crop_around(
+    core: Region,
+    context: tuple[int, int, int],
+    align: tuple[int, int, int],
+    shape: Sequence[int],
+) -> tuple[Region, Region]:
+    """Find what of a block is needed for its core.
+
+    Parameters
+    ----------
+    core : region
+        Inside the block.
+    context : (z, y, x)
+        Voxels needed on each side, as far as the block has them.
+    align : (z, y, x)
+        What is needed begins at multiples of this.
+    shape : (z, y, x)
+        Of the block.
+
+    Returns
+    -------
+    needed : region
+        Inside the block.
+    within : region
+        Where the core lies inside ``needed``.
+    """
+    needed, within = [], []
+    for side, far, step, size in zip(core, context, align, shape, strict=True):
+        first = max(0, (side.start - far) // step * step)
+        needed.append(slice(first, min(size, side.stop + far)))
+        within.append(slice(side.start - first, side.stop - first))
+    return (needed[0], needed[1], needed[2]), (within[0], within[1], within[2])
 
 
 def read_block(volume: Volume, region: Region) -> NDArray[np.generic]:

@@ -13,7 +13,7 @@ A slice is a volume of one plane here: the 2D network's kernels are one plane th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -195,10 +195,8 @@ def planned(config: BaselineConfig, cases: Sequence[Case]) -> BaselineConfig:
     shape = (1 if config.thickness == 1 else z, y, x)
     transitions = (config.pool,) * (config.levels - 1)
     patch_voxels, tile_voxels = (128**2, 512**2) if config.thickness == 1 else (48**3, 128**3)
-    return BaselineConfig(
-        channels=config.channels,
-        thickness=config.thickness,
-        levels=config.levels,
+    return replace(
+        config,
         patch=plan_patch(spacing, shape, transitions, patch_voxels),
         tile=plan_patch(spacing, shape, transitions, tile_voxels),
         batch_size=8 if config.thickness == 1 else 2,

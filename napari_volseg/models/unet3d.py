@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.tiles import crop_around
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.filters import alignment, widest_reach
 from napari_volseg.sparse.patches import patch_stage
-from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
+from napari_volseg.sparse.pixels import PixelClassifier, mean_logits, pixel_stage
 from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution
 from napari_volseg.sparse.sampling import PatchPlan
 
@@ -186,11 +187,6 @@ class UNet3D(nn.Module):
         if self.config.padding == "same":
             logits = logits[:, :, : shape[0], : shape[1], : shape[2]]
         return logits
-
-
-def mean_logits(one: Tensor, other: Tensor) -> Tensor:
-    """Logits of the mean of two opinions' probabilities, (B, K, ...)."""
-    return torch.logaddexp(one.float().log_softmax(1), other.float().log_softmax(1))
 
 
 def double_convolution(
@@ -361,15 +357,10 @@ def probabilities(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Reg
     if config.padding == "valid":
         z, y, x = (slice(c.start - m, c.stop - m) for c, m in zip(core, config.margin, strict=True))
         return torch.softmax(module.unet(block)[0, :, z, y, x].float(), 0)
-    seen, within = [], []
-    sides = zip(core, network_reach(config), config.divisor, block.shape[2:], strict=True)
-    for side, around, step, size in sides:
-        # Pooling must fall on the same voxels whatever the tile.
-        first = max(0, (side.start - around) // step * step)
-        seen.append(slice(first, min(size, side.stop + around)))
-        within.append(slice(side.start - first, side.stop - first))
-    inside = (slice(None), slice(None), *within)
-    logits = module.unet(block[(slice(None), slice(None), *seen)])[inside]
+    # Pooling must fall on the same voxels whatever the tile: hence aligned.
+    seen, within = crop_around(core, network_reach(config), config.divisor, block.shape[2:])
+    every = (slice(None), slice(None))
+    logits = module.unet(block[(*every, *seen)])[(*every, *within)]
     if module.pixels is not None:
         logits = mean_logits(logits, module.pixels.over(module.pixels.responses(block, core)))
     return torch.softmax(logits[0].float(), 0)

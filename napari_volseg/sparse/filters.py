@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_volseg.data.tiles import mirror_indices
+from napari_volseg.data.tiles import crop_around, mirror_indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_volseg.data.tiles import Region
-
-Triple = tuple[int, int, int]
+    from napari_volseg.sparse.plan import Triple
 
 RESPONSES = 5
 """Per scale: smoothed, gradient magnitude, three eigenvalues."""
@@ -110,12 +109,8 @@ def filter_bank(
 
 def core_responses(image: Tensor, scale: float, voxel: Sequence[float], core: Region) -> Tensor:
     """Responses of a core at one scale, from no more of the image than they see."""
-    cells, far = coarsening(scale, voxel), reach(scale, voxel)
-    seen, within = [], []
-    for side, cell, distance, size in zip(core, cells, far, image.shape[2:], strict=True):
-        first = max(0, (side.start - distance) // cell * cell)
-        seen.append(slice(first, min(size, side.stop + distance)))
-        within.append(slice(side.start - first, side.stop - first))
+    cells = coarsening(scale, voxel)
+    seen, within = crop_around(core, reach(scale, voxel), cells, image.shape[2:])
     found = image[(slice(None), slice(None), *seen)]
     if max(cells) > 1:
         ends = [-n % c for n, c in zip(found.shape[2:], cells, strict=True)]

@@ -95,6 +95,11 @@ class PixelClassifier(nn.Module):
         return torch.stack(planes, 2)
 
 
+def mean_logits(one: Tensor, other: Tensor) -> Tensor:
+    """Logits of the mean of two opinions' probabilities, (B, K, ...)."""
+    return torch.logaddexp(one.float().log_softmax(1), other.float().log_softmax(1))
+
+
 def labeled_responses(
     pool: Pool, classifier: PixelClassifier
 ) -> Iterator[tuple[float, Tensor, Tensor]]:

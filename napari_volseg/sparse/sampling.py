@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.tiles import Border
     from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.plan import Triple
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 CLASS_UNIFORM = 0.5
@@ -31,8 +32,6 @@ the others draw from all labeled voxels alike, which keeps what is common common
 
 REDRAWS = 20
 """Tries to find another voxel on a slice of the same orientation."""
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
