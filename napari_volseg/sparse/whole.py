@@ -1,0 +1,45 @@
+"""Whole volumes, for architectures that are trained end to end and not on patches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_volseg.sparse.pool import Pool, PoolCase
+
+
+def draw_case(pool: Pool, generator: torch.Generator) -> PoolCase:
+    """Draw one of the annotated volumes, each with the same chance."""
+    return pool.cases[int(torch.randint(len(pool.cases), (1,), generator=generator))]
+
+
+def whole_image(case: PoolCase, device: torch.device) -> Tensor:
+    """Standardized image of a whole volume, float32 (1, C, Z, Y, X) on the device."""
+    z, y, x = (slice(0, n) for n in case.volume.shape)
+    return case.read((z, y, x))[None].to(device)
+
+
+def whole_target(case: PoolCase, device: torch.device) -> Tensor:
+    """Class index of the voxels to train on, ``IGNORE`` elsewhere, int64 (1, Z, Y, X)."""
+    return torch.from_numpy(case.target).long()[None].to(device)
+
+
+def resample(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample an image (B, C, Z, Y, X) to another size that spans the same space.
+
+    Axes that shrink are averaged, so that nothing thin is skipped; axes that grow are
+    interpolated linearly.
+    """
+    now = image.shape[2:]
+    shrunk = [min(a, b) for a, b in zip(now, shape, strict=True)]
+    if shrunk != list(now):
+        image = functional.adaptive_avg_pool3d(image, shrunk)
+    if shrunk != list(shape):
+        image = functional.interpolate(image, size=tuple(shape), mode="trilinear")
+    return image
