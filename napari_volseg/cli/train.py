@@ -138,8 +138,7 @@ def _follow(
 
 def _describe(event: Progress, iou: float | None) -> str:
     parts = [f"step {event.step}"]
-    if event.loss is not None:
-        parts.append(f"loss {event.loss:.3f}")
+    parts.append("preparing" if event.loss is None else f"loss {event.loss:.3f}")
     if iou is not None:
         parts.append(f"held-out IoU {iou:.3f}")
     parts.append(f"{event.seconds_left:.0f} s left")

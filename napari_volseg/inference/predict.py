@@ -14,6 +14,7 @@ from napari_volseg.data.intensity import Intensity, measure_intensity, standardi
 from napari_volseg.data.tiles import Region, Tile, center_of, read_block, tile_grid
 from napari_volseg.inference.device import pick_device
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
+from napari_volseg.sparse.position import with_region_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -160,6 +161,8 @@ def class_probabilities(
 
     def tile_probabilities(tile: Tile) -> Tensor:
         block = torch.from_numpy(standardize(read_block(volume, tile.read), intensity))
+        if walk.position:
+            block = with_region_position(block, tile.read, volume.shape)
         return architecture.probabilities(module, config, block[None].to(device), tile.trim)
 
     tiles = [t for t in order_tiles(plan_tiles(walk, volume.shape), near) if wanted(t.write)]

@@ -49,12 +49,15 @@ class Walk:
     align : (z, y, x)
         Tiles begin at multiples of this, so that pooling falls on the same voxels
         whatever the tile; the cores are multiples of it.
+    position : bool
+        Whether blocks get the position channels (``sparse.position``).
     """
 
     core: tuple[int, int, int]
     halo: tuple[int, int, int] = (0, 0, 0)
     border: Literal["mirror", "clip"] = "clip"
     align: tuple[int, int, int] = (1, 1, 1)
+    position: bool = False
 
 
 def count_all(module: nn.Module) -> int:

@@ -20,7 +20,15 @@ from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.filters import alignment, widest_reach
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import PixelClassifier, mean_logits, pixel_stage
-from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution
+from napari_volseg.sparse.plan import (
+    Triple,
+    plan_patch,
+    plan_resolution,
+    pooled,
+    valid_margin,
+    valid_size,
+)
+from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.sampling import PatchPlan
 
 if TYPE_CHECKING:
@@ -78,6 +86,10 @@ class UNet3DConfig:
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Voxel size (z, y, x) relative to the finest side, for the filters."""
 
+    position: bool = False
+    """Whether the network is told where in the volume a voxel is, which tells anatomy apart
+    that looks alike; not in the paper."""
+
     patches: tuple[Triple, ...] = ((28, 44, 44),)
     """Voxels (z, y, x) that the loss sees in training: one shape, or three, for labels
     painted on slices across z, y and x."""
@@ -106,23 +118,12 @@ class UNet3DConfig:
     @property
     def divisor(self) -> Triple:
         """Voxels (z, y, x) that one voxel of the lowest resolution step stands for."""
-        z, y, x = (math.prod(p[a] for p in self.pooling) for a in range(3))
-        return z, y, x
+        return pooled(self.pooling)
 
     @property
     def margin(self) -> Triple:
         """Voxels of context that an output voxel needs on each side, (z, y, x)."""
-        reach = []
-        for axis in range(3):
-            scale, total = 1, 0
-            for step, kernel in enumerate(self.kernels):
-                # Two convolutions on the way down, and two on the way up save at the bottom.
-                visits = 1 if step == len(self.pooling) else 2
-                total += visits * 2 * (kernel[axis] // 2) * scale
-                if step < len(self.pooling):
-                    scale *= self.pooling[step][axis]
-            reach.append(total)
-        return reach[0], reach[1], reach[2]
+        return valid_margin(self.pooling, self.kernels)
 
 
 class UNet3D(nn.Module):
@@ -140,8 +141,9 @@ class UNet3D(nn.Module):
         self.pixels = None
         if config.filter_scales:
             self.pixels = PixelClassifier(
-                in_channels, n_classes, config.filter_scales, config.voxel
+                in_channels, n_classes, config.filter_scales, config.voxel, config.position
             )
+        in_channels += config.position * POSITION_CHANNELS
         self.down = nn.ModuleList()
         for step, kernel in enumerate(config.kernels):
             before = in_channels if step == 0 else width * 2**step
@@ -160,11 +162,13 @@ class UNet3D(nn.Module):
         self.classify = nn.Conv3d(width * 2, n_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map an image (B, C, Z, Y, X) to logits (B, K, ...)."""
+        """Map the image (B, C, Z, Y, X) of a whole volume to logits (B, K, ...)."""
+        z, y, x = (slice(0, n) for n in image.shape[2:])
+        if self.config.position:
+            image = with_region_position(image, (z, y, x), image.shape[2:])
         logits = self.unet(image)
         if self.pixels is None:
             return logits
-        z, y, x = (slice(0, n) for n in image.shape[2:])
         return mean_logits(logits, self.pixels.over(self.pixels.responses(image, (z, y, x))))
 
     def unet(self, image: Tensor) -> Tensor:
@@ -257,6 +261,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         padding="same",
         test_statistics="running",
         filter_scales=FILTER_SCALES,
+        position=True,
         voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,
         tile=plan_patch(spacing, (10**6,) * 3, pooling, 112**3 if on_cpu else 192**3),
@@ -271,11 +276,15 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
     With filters, the pixel classifier is trained first, then the network beside it.
     """
     valid = config.padding == "valid"
+    shapes = config.patches
+    if valid:
+        shapes = tuple(valid_size(p, config.pooling, config.kernels) for p in shapes)
     plan = PatchPlan(
-        shapes=tuple(valid_size(config, p) for p in config.patches) if valid else config.patches,
+        shapes=shapes,
         halo=config.margin if valid else (0, 0, 0),
         border="mirror" if valid else "clip",
         batch_size=training.batch_size or config.batch_size,
+        position=config.position,
     )
     if not config.filter_scales:
         return (patch_stage(training, pool, plan, UNet3D.unet, rate=1e-2),)
@@ -304,43 +313,18 @@ def context_parameters(module: UNet3D) -> Iterable[nn.Parameter]:
     return (p for name, p in module.named_parameters() if not name.startswith("pixels."))
 
 
-def valid_size(config: UNet3DConfig, size: Triple) -> Triple:
-    """Round an output size (z, y, x) up to one at which valid convolutions line up with pooling."""
-    z, y, x = (
-        -(-(n - _offset(config, a)) // config.divisor[a]) * config.divisor[a] + _offset(config, a)
-        for a, n in enumerate(size)
-    )
-    return z, y, x
-
-
-def _offset(config: UNet3DConfig, axis: int) -> int:
-    # The lowest step must see whole voxels: input = output + 2 margin, divided by each
-    # pooling after the convolutions above it; the remainder is the same for all sizes.
-    for offset in range(config.divisor[axis]):
-        size = offset + 2 * config.margin[axis] + config.divisor[axis] * 8
-        for step, pool in enumerate(config.pooling):
-            size -= 2 * (config.kernels[step][axis] // 2) * 2
-            if size % pool[axis]:
-                break
-            size //= pool[axis]
-        else:
-            return offset
-    raise InputError(
-        f"no tile size fits the poolings {config.pooling} and kernels {config.kernels}"
-    )
-
-
 def walk(config: UNet3DConfig, shape: Triple) -> Walk:
     """Overlap-tile: mirrored context for valid convolutions, clipped for padded ones."""
     if config.padding == "valid":
-        return Walk(valid_size(config, config.tile), config.margin, "mirror")
+        core = valid_size(config.tile, config.pooling, config.kernels)
+        return Walk(core, config.margin, "mirror", position=config.position)
     steps = alignment(config.filter_scales, config.voxel)
     z, y, x = (math.lcm(a, d) for a, d in zip(steps, config.divisor, strict=True))
     align = (z, y, x)
     z, y, x = (max(1, round(t / a)) * a for t, a in zip(config.tile, align, strict=True))
     filters = widest_reach(config.filter_scales, config.voxel)
     halo = tuple(n + f for n, f in zip(network_reach(config), filters, strict=True))
-    return Walk(core=(z, y, x), halo=(halo[0], halo[1], halo[2]), border="clip", align=align)
+    return Walk((z, y, x), (halo[0], halo[1], halo[2]), "clip", align, config.position)
 
 
 def network_reach(config: UNet3DConfig) -> Triple:

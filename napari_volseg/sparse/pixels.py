@@ -19,6 +19,7 @@ from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, wide
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
+from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.stage import IGNORE, Batch, Stage, schedule_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class PixelClassifier(nn.Module):
         Of the filters, in units of ``voxel``.
     voxel : (z, y, x)
         Voxel size.
+    position : bool
+        Whether it is told where the voxel is: images have position channels then.
     units : int
         Of the two hidden layers.
     """
@@ -60,11 +63,13 @@ class PixelClassifier(nn.Module):
         n_classes: int,
         scales: Sequence[float],
         voxel: Sequence[float],
+        position: bool = False,
         units: int = 64,
     ) -> None:
         super().__init__()
-        self.scales, self.voxel = tuple(scales), tuple(voxel)
-        features = channels * (1 + RESPONSES * len(self.scales))
+        self.scales, self.voxel, self.position = tuple(scales), tuple(voxel), position
+        self.channels = channels
+        features = channels * (1 + RESPONSES * len(self.scales)) + position * POSITION_CHANNELS
         # A cumulative average: the statistics of the labeled voxels, not of the last batch.
         self.normalize = nn.BatchNorm1d(features, affine=False, momentum=None)
         self.layers = nn.Sequential(
@@ -76,8 +81,18 @@ class PixelClassifier(nn.Module):
         )
 
     def responses(self, image: Tensor, core: Region) -> Tensor:
-        """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X)."""
-        return filter_bank(image, self.scales, self.voxel, core)
+        """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X).
+
+        Position channels follow as they are.
+        """
+        gray, place = image[:, : self.channels], image[:, self.channels :]
+        return torch.cat(
+            [
+                filter_bank(gray, self.scales, self.voxel, core),
+                place[(slice(None), slice(None), *core)],
+            ],
+            1,
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to logits (N, K)."""
@@ -121,6 +136,8 @@ def labeled_responses(
     for done, index in enumerate(random.permutation(len(tiles)), start=1):
         case, tile = tiles[index]
         image = case.read(tile.read).to(pool.device)
+        if classifier.position:
+            image = with_region_position(image, tile.read, case.volume.shape)
         target = torch.from_numpy(case.target[tile.write]).long().to(pool.device)
         responses = classifier.responses(image[None], tile.trim)[0]
         labeled = target != IGNORE

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from napari_volseg.data.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -51,7 +53,7 @@ def plan_patch(
     Each side is a multiple of what pooling divides by. What an axis of the volume is
     too short for, the others get.
     """
-    divisor = [math.prod(p[a] for p in pooling) for a in range(3)]
+    divisor = pooled(pooling)
     limit = [-(-n // d) * d for n, d in zip(shape, divisor, strict=True)]
     sides = [0, 0, 0]
     free = {0, 1, 2}
@@ -64,3 +66,60 @@ def plan_patch(
             sides[a] = min(wanted, limit[a])
         free -= tight or free
     return sides[0], sides[1], sides[2]
+
+
+def pooled(pooling: Sequence[Triple]) -> Triple:
+    """Voxels (z, y, x) that one voxel after all the poolings stands for."""
+    z, y, x = (math.prod(p[a] for p in pooling) for a in range(3))
+    return z, y, x
+
+
+def valid_margin(pooling: Sequence[Triple], kernels: Sequence[Triple]) -> Triple:
+    """Voxels (z, y, x) that a U-Net's valid convolutions take off each side.
+
+    Parameters
+    ----------
+    pooling : (z, y, x) for each transition
+    kernels : (z, y, x) for each resolution step, two convolutions each way
+    """
+    reach = []
+    for axis in range(3):
+        scale, total = 1, 0
+        for step, kernel in enumerate(kernels):
+            # Two convolutions on the way down, and two on the way up save at the bottom.
+            visits = 1 if step == len(pooling) else 2
+            total += visits * 2 * (kernel[axis] // 2) * scale
+            if step < len(pooling):
+                scale *= pooling[step][axis]
+        reach.append(total)
+    return reach[0], reach[1], reach[2]
+
+
+def valid_size(size: Triple, pooling: Sequence[Triple], kernels: Sequence[Triple]) -> Triple:
+    """Round an output size (z, y, x) up to one at which valid convolutions line up with pooling.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    divisor = pooled(pooling)
+    rests = [_valid_rest(pooling, kernels, axis) for axis in range(3)]
+    z, y, x = (-(-(n - r) // d) * d + r for n, r, d in zip(size, rests, divisor, strict=True))
+    return z, y, x
+
+
+def _valid_rest(pooling: Sequence[Triple], kernels: Sequence[Triple], axis: int) -> int:
+    # The lowest step must see whole voxels: input = output + 2 margin, divided by each
+    # pooling after the convolutions above it; the remainder is the same for all sizes.
+    divisor, margin = pooled(pooling)[axis], valid_margin(pooling, kernels)[axis]
+    for rest in range(divisor):
+        size = rest + 2 * margin + divisor * 8
+        for step, pool in enumerate(pooling):
+            size -= 2 * (kernels[step][axis] // 2) * 2
+            if size % pool[axis]:
+                break
+            size //= pool[axis]
+        else:
+            return rest
+    raise InputError(f"no tile size fits the poolings {pooling} and kernels {kernels}")

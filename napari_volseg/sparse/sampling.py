@@ -15,6 +15,7 @@ from napari_volseg.sparse.augment import (
     interpolate,
     patch_positions,
 )
+from napari_volseg.sparse.position import with_position
 from napari_volseg.sparse.stage import IGNORE, Batch
 
 if TYPE_CHECKING:
@@ -48,12 +49,15 @@ class PatchPlan:
         "mirror": patches may reach beyond the volume, which is mirrored there;
         "clip": patches are moved inside, where they fit.
     batch_size : int
+    position : bool
+        Whether the image gets the position channels.
     """
 
     shapes: tuple[Triple, ...]
     halo: Triple = (0, 0, 0)
     border: Border = "clip"
     batch_size: int = 1
+    position: bool = False
 
 
 def sample_batch(
@@ -119,7 +123,7 @@ def sample_patch(
 
     Returns
     -------
-    image : float32 (C, z, y, x), halo included
+    image : float32 (C, z, y, x), halo included, with 3 more channels for the position
     target : int64 (z, y, x)
     """
     # The voxel falls anywhere in the middle half, so that it is seen with context.
@@ -133,6 +137,8 @@ def sample_patch(
         positions = patch_positions(full, center)
     inner = tuple(slice(h, h + n) for n, h in zip(shape, plan.halo, strict=True))
     image = read_image(case, positions, device)
+    if plan.position:
+        image = with_position(image, positions, case.volume.shape)
     target = read_target(case, positions[inner]).to(device)
     if config.flips:
         flipped = [a for a in range(3) if float(torch.rand(1, generator=generator)) < 0.5]

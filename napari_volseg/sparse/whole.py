@@ -37,9 +37,9 @@ def resample(image: Tensor, shape: Sequence[int]) -> Tensor:
     interpolated linearly.
     """
     now = image.shape[2:]
-    shrunk = [min(a, b) for a, b in zip(now, shape, strict=True)]
-    if shrunk != list(now):
-        image = functional.adaptive_avg_pool3d(image, shrunk)
-    if shrunk != list(shape):
+    z, y, x = (min(a, b) for a, b in zip(now, shape, strict=True))
+    if (z, y, x) != tuple(now):
+        image = functional.adaptive_avg_pool3d(image, (z, y, x))
+    if (z, y, x) != tuple(shape):
         image = functional.interpolate(image, size=tuple(shape), mode="trilinear")
     return image

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
 
 from napari_volseg.data import phantom, samples
 from napari_volseg.data.annotation import (
-    BACKGROUND,
     UNLABELED,
     Annotation,
     LabelClass,
@@ -26,6 +23,7 @@ from napari_volseg.widgets.layers import (
     ANNOTATION_OPACITY,
     METADATA,
     PREDICTION_OPACITY,
+    class_colormap,
 )
 
 if TYPE_CHECKING:
@@ -89,16 +87,12 @@ def labels_layer(annotation: Annotation, volume: Volume, name: str) -> LayerTupl
     """
     sparse = bool((annotation.labels == UNLABELED).any())
     noted = {"volume": volume, "classes": annotation.classes}
-    colors: dict[int | None, str] = {c.id: c.color for c in annotation.classes}
-    colors |= {None: "white", UNLABELED: "transparent"}
     if sparse:
         noted["role"] = ANNOTATION
-    else:
-        colors[BACKGROUND] = "transparent"
     attributes = {
         "name": name,
         "opacity": ANNOTATION_OPACITY if sparse else PREDICTION_OPACITY,
-        "colormap": DirectLabelColormap(color_dict=defaultdict(lambda: "white", colors)),
+        "colormap": class_colormap(annotation.classes, dense=not sparse),
         "features": {
             "index": [c.id for c in annotation.classes],
             "class": [c.name for c in annotation.classes],

@@ -209,6 +209,8 @@ class TrainStep(QWidget):
             say(self._status, "Paused.")
         elif self.job.running and not self._stopping:
             parts = [f"About {duration(last.seconds_left)} left"]
+            if last.loss is None:
+                parts.insert(0, "Looking at what is painted")
             if self._score is not None:
                 parts.append(f"held-out IoU {self._score.mean_foreground_iou:.2f}")
             say(self._status, DOT.join(parts))

@@ -11,11 +11,9 @@ from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d import (
     UNet3DConfig,
     build,
-    plan_patch,
-    plan_resolution,
-    valid_size,
     walk,
 )
+from napari_volseg.sparse.plan import plan_patch, plan_resolution, valid_size
 
 SMALL = UNet3DConfig(channels=2, pooling=((2, 2, 2),) * 2, kernels=((3, 3, 3),) * 3)
 
@@ -91,7 +89,7 @@ def test_each_output_voxel_sees_its_margin_and_no_more():
     )  # fmt: skip
     opinionated(module)
     margin = module.config.margin
-    size = valid_size(module.config, (4, 4, 4))
+    size = valid_size((4, 4, 4), module.config.pooling, module.config.kernels)
     image = torch.randn(1, 1, *(n + 2 * m for n, m in zip(size, margin, strict=True)))
     image.requires_grad_()
     logits = module(image)
