@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Journals, settings and caches of a test run must not mix with the user's own; set before
@@ -19,3 +20,32 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line; return exit code, stdout and stderr."""
+
+    from napari_volseg.cli import main
+
+    def run_it(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return run_it
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command line that must be refused in one line; return that line."""
+
+    def refuse_it(*arguments):
+        code, out, err = run(*arguments)
+        assert code == 2
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert "Traceback" not in err
+        return err
+
+    return refuse_it

@@ -64,40 +64,13 @@ def model(case, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command line; return exit code, stdout and stderr."""
-
-    def run_it(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return run_it
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command line that must be refused in one line; return that line."""
-
-    def refuse_it(*arguments):
-        code, out, err = run(*arguments)
-        assert code == 2
-        assert out == ""
-        assert err.count("\n") == 1, err
-        assert "Traceback" not in err
-        return err
-
-    return refuse_it
-
-
 # What it can do
 
 
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("demo", "models", "train", "predict", "evaluate"):
+    for command in ("demo", "models", "train", "predict", "evaluate", "classify-objects"):
         assert command in out
 
 

@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from napari_volseg import __version__
-from napari_volseg.cli.options import TrainingOptions, Unlabeled
+from napari_volseg.cli.options import ObjectOptions, TrainingOptions, Unlabeled
 from napari_volseg.cli.terminal import check_display, check_output, say
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
@@ -268,3 +268,58 @@ def evaluate(
         _print_json(comparison.to_json())
     else:
         print(comparison)
+
+
+@app.command
+def classify_objects(
+    image: Path,
+    mask: Path,
+    examples: Path,
+    /,
+    *,
+    output: Output,
+    table: Path | None = None,
+    unlabeled: Unlabeled = UNLABELED,
+    smallest: int = 8,
+    options: Annotated[ObjectOptions | None, Parameter(name="*")] = None,
+    as_json: Json = False,
+) -> None:
+    """Give every object of a mask a class, learned from a few examples.
+
+    Parameters
+    ----------
+    image
+        The image that was segmented.
+    mask
+        Its labels. Every connected region of one label is an object, except of 1, the
+        background. Labels of instances will do.
+    examples
+        CSV with the column class, any text, and either the columns z, y, x (a voxel in the
+        object, counted from 0) or object (a number from the table of an earlier run).
+    output
+        File for the labels: the class of each object, from 2, in the order of their names.
+    table
+        CSV file for a row for each object: class, probability, voxels, center.
+    unlabeled
+        Label that means unlabeled in the mask, or "none". If it is not 0, and 0 is a class, all
+        classes move up by one: say none for a mask whose background is 0.
+    smallest
+        Voxels of the smallest object; what is smaller is left out.
+    as_json
+        Print one JSON document.
+    """
+    files = (image, mask, examples)
+    check_output(output, files)
+    if table is not None:
+        check_output(table, (image, mask))
+        if table == output:
+            raise InputError(f"{table}: would be written twice; give the outputs other names")
+    from napari_volseg.cli.classify_objects import classify_files
+    from napari_volseg.sparse.object_config import ObjectConfig
+
+    config = ObjectConfig(**options or {})
+    result = classify_files(files, unlabeled, smallest, config, output, table)
+    if as_json:
+        _print_json({"labels": str(output), "objects": result.table()})
+    else:
+        print(result)

@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from napari_volseg.models.registry import architectures, count_all
+from napari_volseg.models.registry import count_all, networks
 
 
 def describe_models() -> list[dict[str, Any]]:
-    """Return name, paper and parameters of every architecture, as plain values."""
+    """Return name, paper and parameters of every network, as plain values."""
     return [
         {
-            "name": architecture.name,
-            "title": architecture.title,
-            "paper": architecture.paper,
-            "parameters": architecture.paper_parameters(),
-            "parameters_with_normalization": replace(
-                architecture, count=count_all
-            ).paper_parameters(),
+            "name": network.name,
+            "title": network.title,
+            "labels": network.labels,
+            "paper": network.paper,
+            "parameters": network.paper_parameters(),
+            "parameters_with_normalization": replace(network, count=count_all).paper_parameters(),
         }
-        for architecture in architectures().values()
+        for network in networks().values()
     ]
 
 
@@ -30,6 +29,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         counted, total = row["parameters"], row["parameters_with_normalization"]
         more = f" ({total:,} with normalization)" if total != counted else ""
-        lines += [f"{row['name']:<20} {row['title']}"]
+        lines += [f"{row['name']:<20} {row['title']}, labels {row['labels']}"]
         lines += [f"{'':<20} {counted:,} parameters{more}", f"{'':<20} {row['paper']}"]
     return "\n".join(lines)

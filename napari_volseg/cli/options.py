@@ -1,4 +1,4 @@
-"""The options of ``napari-volseg train``, made from the fields of ``TrainingConfig``."""
+"""The options of ``train`` and ``classify-objects``, made from the fields of their configs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cyclopts import Parameter, Token
 
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.config_help import field_help
+from napari_volseg.sparse.object_config import ObjectConfig
 
 ALL_LABELED = -1
 """A value that no label has: with it as the unlabeled one, every voxel is labeled."""
@@ -72,5 +73,7 @@ def _options_of(config: type) -> Any:
 
 if TYPE_CHECKING:
     TrainingOptions = dict[str, Any]
+    ObjectOptions = dict[str, Any]
 else:
     TrainingOptions = _options_of(TrainingConfig)
+    ObjectOptions = _options_of(ObjectConfig)

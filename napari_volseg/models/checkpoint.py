@@ -14,7 +14,7 @@ from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity, Intensity
-from napari_volseg.models.registry import get_architecture
+from napari_volseg.models.registry import get_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,9 +76,9 @@ class Checkpoint:
 
     def module(self, device: torch.device | str = "cpu") -> tuple[nn.Module, Any]:
         """Return the network with the predicting weights, in evaluation mode, and its config."""
-        architecture = get_architecture(self.model)
-        config = config_from_json(architecture.config, self.config)
-        module = architecture.build(config, self.channels, len(self.classes))
+        network = get_network(self.model)
+        config = config_from_json(network.config, self.config)
+        module = network.build(config, self.channels, len(self.classes))
         module.load_state_dict(dict(self.weights))
         return module.to(device).eval(), config
 

@@ -1,7 +1,8 @@
-"""What an architecture is, and the list of those there are.
+"""What a network of a paper is, and the list of those there are.
 
-A new architecture is one new file in this folder that defines ``ARCHITECTURE``; third
-parties name theirs in the entry-point group ``napari_volseg.models``.
+A new one is one new file in this folder that defines ``ARCHITECTURES``, a tuple of
+``Architecture`` (labels voxels) or ``Classifier`` (labels objects); third parties name
+theirs in the entry-point group ``napari_volseg.models``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pkgutil
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from napari_volseg.data.annotation import Case
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.crops import Examples
+    from napari_volseg.sparse.object_config import ObjectConfig
     from napari_volseg.sparse.pool import Pool
     from napari_volseg.sparse.stage import Stage
 
@@ -65,36 +68,30 @@ def count_all(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@dataclass(frozen=True, eq=False)
-class Architecture(Generic[C, M]):
-    """One network of a paper: how to build it, train it, and walk a volume with it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Network(Generic[C, M]):
+    """What every network of a paper has, whatever it labels.
 
     C is the type of its configuration, M that of its module.
 
     Attributes
     ----------
+    labels : "voxels" or "objects"
+        What it gives a class to.
     name, title, summary, paper : str
         Registry name; what the window shows; one line for the tooltip; the citation.
     config : type
         Its frozen configuration dataclass.
     presets : mapping of str to config
         Named settings; "paper" is the paper's.
-    auto : callable (cases, device, training) -> config
-        The settings that fit the device and the voxels.
     build : callable (config, in_channels, n_classes) -> module
-        ``module(image (B, C, Z, Y, X))`` gives logits (B, K, ...).
-    stages : callable (config, training, pool) -> stages
-        How it is trained.
-    walk : callable (config, shape) -> Walk
-        How it walks over a volume of that shape.
-    probabilities : callable (module, config, block, core) -> tensor
-        Class probabilities (K, z, y, x) of a core, a region of the block
-        (1, C, z, y, x) that was read with ``walk``'s halo.
     paper_channels, paper_classes : int
         Input channels and classes of the paper, for its parameter count.
     count : callable (module) -> int
         Parameters as its paper counts them.
     """
+
+    labels: ClassVar[Literal["voxels", "objects"]]
 
     name: str
     title: str
@@ -102,14 +99,66 @@ class Architecture(Generic[C, M]):
     paper: str
     config: type[C]
     presets: Mapping[str, C]
-    auto: Callable[[Sequence[Case], torch.device, TrainingConfig], C]
     build: Callable[[C, int, int], M]
-    stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
-    walk: Callable[[C, tuple[int, int, int]], Walk]
-    probabilities: Callable[[M, C, Tensor, Region], Tensor]
     paper_channels: int = 1
     paper_classes: int = 2
     count: Callable[[nn.Module], int] = count_all
+
+    def settings(self, preset: str, options: Mapping[str, Any], auto: Callable[[], C]) -> C:
+        """Return the configuration of a preset, "auto" among them, with options over it.
+
+        Raises
+        ------
+        InputError
+            For an unknown preset or option.
+        """
+        if preset == "auto":
+            config = auto()
+        elif preset in self.presets:
+            config = self.presets[preset]
+        else:
+            known = ", ".join(("auto", *self.presets))
+            raise InputError(f"{self.name} has no preset {preset!r}; choose one of {known}")
+        known_options = {f.name for f in fields(self.config)}
+        if unknown := set(options) - known_options:
+            raise InputError(
+                f"{self.name} has no option {', '.join(sorted(unknown))}; "
+                f"it has {', '.join(sorted(known_options))}"
+            )
+        return replace(config, **options)
+
+    def paper_parameters(self) -> int:
+        """Parameters of the paper's configuration, as its paper counts them."""
+        with torch.device("meta"):
+            module = self.build(self.presets["paper"], self.paper_channels, self.paper_classes)
+        return self.count(module)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Architecture(Network[C, M]):
+    """A network that labels voxels: how to train it, and walk a volume with it.
+
+    Its ``module(image (B, C, Z, Y, X))`` gives logits (B, K, ...).
+
+    Attributes
+    ----------
+    auto : callable (cases, device, training) -> config
+        The settings that fit the device and the voxels.
+    stages : callable (config, training, pool) -> stages
+        How it is trained.
+    walk : callable (config, shape) -> Walk
+        How it walks over a volume of that shape.
+    probabilities : callable (module, config, block, core) -> tensor
+        Class probabilities (K, z, y, x) of a core, a region of the block
+        (1, C, z, y, x) that was read with ``walk``'s halo.
+    """
+
+    labels = "voxels"
+
+    auto: Callable[[Sequence[Case], torch.device, TrainingConfig], C]
+    stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
+    walk: Callable[[C, tuple[int, int, int]], Walk]
+    probabilities: Callable[[M, C, Tensor, Region], Tensor]
 
     def configure(self, training: TrainingConfig, cases: Sequence[Case], device: torch.device) -> C:
         """Return the configuration that a training asks for.
@@ -119,58 +168,100 @@ class Architecture(Generic[C, M]):
         InputError
             For an unknown preset or option.
         """
-        if training.preset == "auto":
-            config = self.auto(cases, device, training)
-        elif training.preset in self.presets:
-            config = self.presets[training.preset]
-        else:
-            known = ", ".join(("auto", *self.presets))
-            raise InputError(
-                f"{self.name} has no preset {training.preset!r}; choose one of {known}"
-            )
-        known_options = {f.name for f in fields(self.config)}
-        if unknown := set(training.options) - known_options:
-            raise InputError(
-                f"{self.name} has no option {', '.join(sorted(unknown))}; "
-                f"it has {', '.join(sorted(known_options))}"
-            )
-        return replace(config, **training.options)
-
-    def paper_parameters(self) -> int:
-        """Parameters of the paper's configuration, as its paper counts them."""
-        with torch.device("meta"):
-            module = self.build(self.presets["paper"], self.paper_channels, self.paper_classes)
-        return self.count(module)
+        return self.settings(
+            training.preset, training.options, lambda: self.auto(cases, device, training)
+        )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Classifier(Network[C, M]):
+    """A network that labels objects, each seen as a small cubic crop.
+
+    Its ``module(crops (B, C, side, side, side))`` gives logits (B, K).
+
+    Attributes
+    ----------
+    auto : callable (device) -> config
+        The settings that fit the device.
+    side : callable (config) -> int
+        Voxels along each edge of a crop.
+    stage : callable (config, training, examples) -> Stage
+        How it is trained.
+    """
+
+    labels = "objects"
+
+    auto: Callable[[torch.device], C]
+    side: Callable[[C], int]
+    stage: Callable[[C, ObjectConfig, Examples], Stage[M]]
+
+
+AnyNetwork = Network[Any, Any]
 AnyArchitecture = Architecture[Any, Any]
+AnyClassifier = Classifier[Any, Any]
 
 
 @cache
-def architectures() -> dict[str, AnyArchitecture]:
-    """Return every architecture by name: this folder's, then third parties'."""
-    found: dict[str, AnyArchitecture] = {}
+def networks() -> dict[str, AnyNetwork]:
+    """Return every network by name: this folder's, then third parties'."""
+    found: dict[str, AnyNetwork] = {}
     package = importlib.import_module("napari_volseg.models")
     for module_info in pkgutil.iter_modules(package.__path__, "napari_volseg.models."):
         module = importlib.import_module(module_info.name)
-        for architecture in getattr(module, "ARCHITECTURES", ()):
-            found[architecture.name] = architecture
+        for network in getattr(module, "ARCHITECTURES", ()):
+            found[network.name] = network
     for entry in entry_points(group="napari_volseg.models"):
-        architecture = entry.load()
-        found[architecture.name] = architecture
+        network = entry.load()
+        found[network.name] = network
     return found
 
 
-def get_architecture(name: str) -> AnyArchitecture:
-    """Return the architecture of that name.
+def architectures() -> dict[str, AnyArchitecture]:
+    """Return every network that labels voxels, by name."""
+    return {name: n for name, n in networks().items() if isinstance(n, Architecture)}
+
+
+def get_network(name: str) -> AnyNetwork:
+    """Return the network of that name, whatever it labels.
 
     Raises
     ------
     InputError
         If there is none; the message lists those there are.
     """
-    try:
-        return architectures()[name]
-    except KeyError:
-        known = ", ".join(architectures())
-        raise InputError(f"no architecture is called {name!r}; there are: {known}") from None
+    found = networks()
+    if name not in found:
+        raise InputError(f"no architecture is called {name!r}; there are: {', '.join(found)}")
+    return found[name]
+
+
+def get_architecture(name: str) -> AnyArchitecture:
+    """Return the architecture of that name, which labels voxels.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it labels objects.
+    """
+    network = get_network(name)
+    if not isinstance(network, Architecture):
+        raise InputError(
+            f"{name} labels objects, not voxels: use it with `napari-volseg classify-objects`; "
+            f"for voxels there are: {', '.join(architectures())}"
+        )
+    return network
+
+
+def get_classifier(name: str) -> AnyClassifier:
+    """Return the classifier of that name, which labels objects.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it labels voxels.
+    """
+    network = get_network(name)
+    if not isinstance(network, Classifier):
+        known = ", ".join(n.name for n in networks().values() if isinstance(n, Classifier))
+        raise InputError(f"{name} labels voxels, not objects; for objects there are: {known}")
+    return network
