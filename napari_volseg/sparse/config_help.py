@@ -13,5 +13,6 @@ def field_help(config: type) -> dict[str, str]:
 
     Fields without one are left out.
     """
-    described = parse_from_object(config).params
+    # Only a class's own fields are in its source; those it inherits are in its base's.
+    described = [p for c in reversed(config.__mro__[:-1]) for p in parse_from_object(c).params]
     return {p.arg_name: " ".join(p.description.split()) for p in described if p.description}

@@ -51,6 +51,9 @@ class PatchPlan:
     batch_size : int
     position : bool
         Whether the image gets the position channels.
+    foreground : float, optional
+        Part of the patches that is drawn around a voxel of a class other than the first;
+        without it, ``CLASS_UNIFORM`` rules.
     """
 
     shapes: tuple[Triple, ...]
@@ -58,6 +61,7 @@ class PatchPlan:
     border: Border = "clip"
     batch_size: int = 1
     position: bool = False
+    foreground: float | None = None
 
 
 def sample_batch(
@@ -78,23 +82,43 @@ def sample_batch(
     images, targets = [], []
     shape = None
     for _ in range(plan.batch_size):
-        case, voxel, axis = draw_voxel(pool, generator)
+        case, voxel, axis = draw_voxel(pool, generator, plan.foreground)
         # The patches of a batch have one shape: the first voxel's slice decides.
         shape = shape or plan.shapes[axis % len(plan.shapes)]
         for _ in range(REDRAWS):
             if plan.shapes[axis % len(plan.shapes)] == shape:
                 break
-            case, voxel, axis = draw_voxel(pool, generator)
+            case, voxel, axis = draw_voxel(pool, generator, plan.foreground)
         image, target = sample_patch(case, voxel, shape, plan, config, generator, pool.device)
         images.append(image)
         targets.append(target)
     return Batch(torch.stack(images), torch.stack(targets))
 
 
-def draw_voxel(pool: Pool, generator: torch.Generator) -> tuple[PoolCase, Tensor, int]:
-    """Draw a labeled voxel: its case, its position (z, y, x), and the axis its slice is across."""
+def draw_voxel(
+    pool: Pool, generator: torch.Generator, foreground: float | None = None
+) -> tuple[PoolCase, Tensor, int]:
+    """Draw a labeled voxel.
+
+    Parameters
+    ----------
+    foreground : float, optional
+        Probability that it is of a class other than the first, each of them alike.
+
+    Returns
+    -------
+    case : PoolCase
+    position : (3,), z, y, x
+    axis : int
+        What the slice that it was painted on is across.
+    """
     classes = [k for k, count in enumerate(pool.counts) if count]
-    if float(torch.rand(1, generator=generator)) < CLASS_UNIFORM:
+    chance = float(torch.rand(1, generator=generator))
+    if foreground is not None:
+        wanted = [k for k in classes if (k > 0) == (chance < foreground)]
+        classes = wanted or classes
+        weights = [1.0] * len(classes)
+    elif chance < CLASS_UNIFORM:
         weights = [1.0] * len(classes)
     else:
         weights = [float(pool.counts[k]) for k in classes]
