@@ -91,10 +91,15 @@ def sample_batch(
     return Batch(torch.stack(images), torch.stack(targets))
 
 
-def draw_voxel(pool: Pool, generator: torch.Generator) -> tuple[PoolCase, Tensor, int]:
-    """Draw a labeled voxel: its case, its position (z, y, x), and the axis its slice is across."""
+def draw_voxel(
+    pool: Pool, generator: torch.Generator, uniform: float = CLASS_UNIFORM
+) -> tuple[PoolCase, Tensor, int]:
+    """Draw a labeled voxel: its case, its position (z, y, x), and the axis its slice is across.
+
+    ``uniform`` is the part of the draws that gives every class the same chance.
+    """
     classes = [k for k, count in enumerate(pool.counts) if count]
-    if float(torch.rand(1, generator=generator)) < CLASS_UNIFORM:
+    if float(torch.rand(1, generator=generator)) < uniform:
         weights = [1.0] * len(classes)
     else:
         weights = [float(pool.counts[k]) for k in classes]
@@ -130,21 +135,31 @@ def sample_patch(
     shift = (torch.rand(3, generator=generator) - 0.5) * torch.tensor(shape) / 2
     center = place_patch(voxel + shift, shape, plan.border, case.target.shape)
     z, y, x = (n + 2 * h for n, h in zip(shape, plan.halo, strict=True))
-    full = (z, y, x)
-    if float(torch.rand(1, generator=generator)) < config.augmentation:
-        positions = deformed_positions(full, center, case.volume.spacing, config, generator)
-    else:
-        positions = patch_positions(full, center)
+    positions = augmented_positions((z, y, x), center, case.volume.spacing, config, generator)
     inner = tuple(slice(h, h + n) for n, h in zip(shape, plan.halo, strict=True))
     image = read_image(case, positions, device)
     if plan.position:
         image = with_position(image, positions, case.volume.shape)
     target = read_target(case, positions[inner]).to(device)
+    return change_gray_values(image, config.gray_value, generator), target
+
+
+def augmented_positions(
+    shape: Triple,
+    center: Tensor,
+    spacing: tuple[float, float, float],
+    config: TrainingConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Positions (z, y, x, 3) of a patch, deformed and mirrored as often as the config asks for."""
+    if float(torch.rand(1, generator=generator)) < config.augmentation:
+        positions = deformed_positions(shape, center, spacing, config, generator)
+    else:
+        positions = patch_positions(shape, center)
     if config.flips:
         flipped = [a for a in range(3) if float(torch.rand(1, generator=generator)) < 0.5]
-        image = image.flip([a + 1 for a in flipped])
-        target = target.flip(flipped)
-    return change_gray_values(image, config.gray_value, generator), target
+        positions = positions.flip(flipped)
+    return positions
 
 
 def place_patch(center: Tensor, shape: Triple, border: Border, volume: Sequence[int]) -> Tensor:
