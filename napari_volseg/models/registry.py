@@ -65,6 +65,11 @@ def count_all(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def unfitted(preset: C, cases: Sequence[Case]) -> C:
+    """Return a preset as it is: most papers' settings are the same for every volume."""
+    return preset
+
+
 @dataclass(frozen=True, eq=False)
 class Architecture(Generic[C, M]):
     """One network of a paper: how to build it, train it, and walk a volume with it.
@@ -79,6 +84,8 @@ class Architecture(Generic[C, M]):
         Its frozen configuration dataclass.
     presets : mapping of str to config
         Named settings; "paper" is the paper's.
+    fit : callable (preset, cases) -> config
+        Fills in what a preset leaves to the volumes, such as their voxel size.
     auto : callable (cases, device, training) -> config
         The settings that fit the device and the voxels.
     build : callable (config, in_channels, n_classes) -> module
@@ -107,6 +114,7 @@ class Architecture(Generic[C, M]):
     stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
     walk: Callable[[C, tuple[int, int, int]], Walk]
     probabilities: Callable[[M, C, Tensor, Region], Tensor]
+    fit: Callable[[C, Sequence[Case]], C] = unfitted
     paper_channels: int = 1
     paper_classes: int = 2
     count: Callable[[nn.Module], int] = count_all
@@ -122,7 +130,7 @@ class Architecture(Generic[C, M]):
         if training.preset == "auto":
             config = self.auto(cases, device, training)
         elif training.preset in self.presets:
-            config = self.presets[training.preset]
+            config = self.fit(self.presets[training.preset], cases)
         else:
             known = ", ".join(("auto", *self.presets))
             raise InputError(
