@@ -68,6 +68,11 @@ def count_all(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def unfitted(preset: C, cases: Sequence[Case]) -> C:
+    """Return a preset as it is: most papers' settings are the same for every volume."""
+    return preset
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network(Generic[C, M]):
     """What every network of a paper has, whatever it labels.
@@ -104,7 +109,13 @@ class Network(Generic[C, M]):
     paper_classes: int = 2
     count: Callable[[nn.Module], int] = count_all
 
-    def settings(self, preset: str, options: Mapping[str, Any], auto: Callable[[], C]) -> C:
+    def settings(
+        self,
+        preset: str,
+        options: Mapping[str, Any],
+        auto: Callable[[], C],
+        fit: Callable[[C], C] = lambda preset: preset,
+    ) -> C:
         """Return the configuration of a preset, "auto" among them, with options over it.
 
         Raises
@@ -115,7 +126,7 @@ class Network(Generic[C, M]):
         if preset == "auto":
             config = auto()
         elif preset in self.presets:
-            config = self.presets[preset]
+            config = fit(self.presets[preset])
         else:
             known = ", ".join(("auto", *self.presets))
             raise InputError(f"{self.name} has no preset {preset!r}; choose one of {known}")
@@ -144,6 +155,8 @@ class Architecture(Network[C, M]):
     ----------
     auto : callable (cases, device, training) -> config
         The settings that fit the device and the voxels.
+    fit : callable (preset, cases) -> config
+        Fills in what a preset leaves to the volumes, such as their voxel size.
     stages : callable (config, training, pool) -> stages
         How it is trained.
     walk : callable (config, shape) -> Walk
@@ -159,6 +172,7 @@ class Architecture(Network[C, M]):
     stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
     walk: Callable[[C, tuple[int, int, int]], Walk]
     probabilities: Callable[[M, C, Tensor, Region], Tensor]
+    fit: Callable[[C, Sequence[Case]], C] = unfitted
 
     def configure(self, training: TrainingConfig, cases: Sequence[Case], device: torch.device) -> C:
         """Return the configuration that a training asks for.
@@ -169,7 +183,10 @@ class Architecture(Network[C, M]):
             For an unknown preset or option.
         """
         return self.settings(
-            training.preset, training.options, lambda: self.auto(cases, device, training)
+            training.preset,
+            training.options,
+            lambda: self.auto(cases, device, training),
+            lambda preset: self.fit(preset, cases),
         )
 
 

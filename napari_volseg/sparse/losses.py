@@ -58,10 +58,12 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
     return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
 
-def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(
+    logits: Tensor, target: Tensor, smooth: float = 1.0, class_weights: Tensor | None = None
+) -> Tensor:
     """Soft Dice loss over labeled voxels, masked after the softmax.
 
-    The mean over the classes that are labeled in this batch of
+    The (weighted) mean over the classes that are labeled in this batch of
     ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)``. Classes without a
     labeled voxel are left out: nothing is known about them here.
 
@@ -71,11 +73,12 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     target : int64 (B, ...), ``IGNORE`` where unlabeled
     smooth : float
         Keeps the quotient defined and damps classes with very few voxels.
+    class_weights : float (K,), optional
 
     Returns
     -------
     scalar
-        0 (with zero gradients) if nothing is labeled.
+        0 (with zero gradients) if nothing is labeled or every labeled class has weight 0.
     """
     gathered, classes = labeled_voxels(logits, target)
     probabilities = gathered.softmax(1)
@@ -83,8 +86,10 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     voxels = truth.sum(0)
     overlap = (probabilities * truth).sum(0)
     dice = (2 * overlap + smooth) / (probabilities.sum(0) + voxels + smooth)
-    present = (voxels > 0).to(dice.dtype)
-    return ((1 - dice) * present).sum() / present.sum().clamp_min(1)
+    weights = (voxels > 0).to(dice.dtype)
+    if class_weights is not None:
+        weights = weights * class_weights
+    return ((1 - dice) * weights).sum() / weights.sum().clamp_min(torch.finfo(dice.dtype).tiny)
 
 
 def balanced_weights(

@@ -82,13 +82,13 @@ def sample_batch(
     images, targets = [], []
     shape = None
     for _ in range(plan.batch_size):
-        case, voxel, axis = draw_voxel(pool, generator, plan.foreground)
+        case, voxel, axis = draw_voxel(pool, generator, foreground=plan.foreground)
         # The patches of a batch have one shape: the first voxel's slice decides.
         shape = shape or plan.shapes[axis % len(plan.shapes)]
         for _ in range(REDRAWS):
             if plan.shapes[axis % len(plan.shapes)] == shape:
                 break
-            case, voxel, axis = draw_voxel(pool, generator, plan.foreground)
+            case, voxel, axis = draw_voxel(pool, generator, foreground=plan.foreground)
         image, target = sample_patch(case, voxel, shape, plan, config, generator, pool.device)
         images.append(image)
         targets.append(target)
@@ -96,14 +96,20 @@ def sample_batch(
 
 
 def draw_voxel(
-    pool: Pool, generator: torch.Generator, foreground: float | None = None
+    pool: Pool,
+    generator: torch.Generator,
+    *,
+    uniform: float = CLASS_UNIFORM,
+    foreground: float | None = None,
 ) -> tuple[PoolCase, Tensor, int]:
     """Draw a labeled voxel.
 
     Parameters
     ----------
+    uniform : float
+        Probability that every class has the same chance, and not every voxel.
     foreground : float, optional
-        Probability that it is of a class other than the first, each of them alike.
+        Instead: probability that it is of a class other than the first, each of them alike.
 
     Returns
     -------
@@ -118,7 +124,7 @@ def draw_voxel(
         wanted = [k for k in classes if (k > 0) == (chance < foreground)]
         classes = wanted or classes
         weights = [1.0] * len(classes)
-    elif chance < CLASS_UNIFORM:
+    elif chance < uniform:
         weights = [1.0] * len(classes)
     else:
         weights = [float(pool.counts[k]) for k in classes]
@@ -154,21 +160,31 @@ def sample_patch(
     shift = (torch.rand(3, generator=generator) - 0.5) * torch.tensor(shape) / 2
     center = place_patch(voxel + shift, shape, plan.border, case.target.shape)
     z, y, x = (n + 2 * h for n, h in zip(shape, plan.halo, strict=True))
-    full = (z, y, x)
-    if float(torch.rand(1, generator=generator)) < config.augmentation:
-        positions = deformed_positions(full, center, case.volume.spacing, config, generator)
-    else:
-        positions = patch_positions(full, center)
+    positions = augmented_positions((z, y, x), center, case.volume.spacing, config, generator)
     inner = tuple(slice(h, h + n) for n, h in zip(shape, plan.halo, strict=True))
     image = read_image(case, positions, device)
     if plan.position:
         image = with_position(image, positions, case.volume.shape)
     target = read_target(case, positions[inner]).to(device)
+    return change_gray_values(image, config.gray_value, generator), target
+
+
+def augmented_positions(
+    shape: Triple,
+    center: Tensor,
+    spacing: tuple[float, float, float],
+    config: TrainingConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Positions (z, y, x, 3) of a patch, deformed and mirrored as often as the config asks for."""
+    if float(torch.rand(1, generator=generator)) < config.augmentation:
+        positions = deformed_positions(shape, center, spacing, config, generator)
+    else:
+        positions = patch_positions(shape, center)
     if config.flips:
         flipped = [a for a in range(3) if float(torch.rand(1, generator=generator)) < 0.5]
-        image = image.flip([a + 1 for a in flipped])
-        target = target.flip(flipped)
-    return change_gray_values(image, config.gray_value, generator), target
+        positions = positions.flip(flipped)
+    return positions
 
 
 def place_patch(center: Tensor, shape: Triple, border: Border, volume: Sequence[int]) -> Tensor:
