@@ -145,15 +145,14 @@ def test_a_deformed_slice_keeps_its_labels():
     assert torch.stack(labeled).mean() > 0.8
 
 
-def test_every_orientation_that_was_painted_is_drawn():
-    training = TrainingConfig(steps=1)
+def test_every_orientation_that_was_painted_is_drawn_and_no_slice_across_it():
+    training = TrainingConfig(augmentation=0, held_out=0)
     pool = build_pool([painted(0, 2)], training, CPU)
     config = SlicesConfig(channels=2, levels=2, patch=(8, 12, 16), **PADDED)
     (stage,) = stages(config, training, pool)
-    shapes = {
-        tuple(stage.sample(torch.Generator().manual_seed(s)).image.shape[3:]) for s in range(30)
-    }
-    assert shapes == {(12, 16), (8, 12)}
+    batches = [stage.sample(torch.Generator().manual_seed(s)) for s in range(30)]
+    assert {tuple(batch.image.shape[3:]) for batch in batches} == {(12, 16), (8, 12)}
+    assert all((batch.target != IGNORE).all() for batch in batches)
 
 
 def test_the_papers_training_runs():
