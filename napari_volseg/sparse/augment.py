@@ -38,7 +38,7 @@ def deformed_positions(
     Parameters
     ----------
     shape : (z, y, x)
-        Voxels of the patch.
+        Voxels of the patch; one that is one voxel thick is deformed within its plane.
     center : float (3,)
         Its center in the volume, in voxels.
     spacing : (z, y, x)
@@ -60,7 +60,11 @@ def deformed_positions(
     if config.elastic_sd_voxels > 0:
         lengths = [n * float(r) for n, r in zip(shape, relative, strict=True)]
         moved = moved + elastic_field(shape, lengths, config, generator)
-    return moved / relative + center
+    positions = moved / relative + center
+    # A slice stays in its plane: nothing is painted beside it.
+    flat = [axis for axis, n in enumerate(shape) if n == 1]
+    positions[..., flat] = center[flat]
+    return positions
 
 
 def rotation_matrix(angles: Tensor) -> Tensor:

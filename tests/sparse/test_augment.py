@@ -124,3 +124,13 @@ def test_gray_values_change_each_channel_on_its_own_and_only_if_asked():
     changed = change_gray_values(image, 0.3, generator())
     scale = changed.std(dim=(1, 2, 3)) / image.std(dim=(1, 2, 3))
     assert scale[0] != pytest.approx(float(scale[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_is_deformed_within_its_plane(axis):
+    shape = tuple(1 if a == axis else 20 for a in range(3))
+    center = torch.tensor([3.0, 4.0, 5.0])
+    moved = deformed_positions(shape, center, (4.0, 1.0, 1.0), TrainingConfig(), generator(2))
+    assert (moved[..., axis] == center[axis]).all()
+    others = [a for a in range(3) if a != axis]
+    assert (moved - patch_positions(shape, center))[..., others].abs().amax() > 0.5
