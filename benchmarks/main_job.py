@@ -7,7 +7,8 @@ each axis; everything else is unlabeled. Three methods see the same slices:
 - ours: `napari_volseg.train` with its defaults for --minutes;
 - a random forest on multi-scale 3D filter responses (what ilastik and Labkit do):
   scikit-image's multiscale_basic_features, 100 trees;
-- a random walker seeded by the annotation: scikit-image's, beta 130.
+- a random walker seeded by the annotation: scikit-image's, beta 130, gray values scaled
+  by their 1st and 99th percentile.
 
 Reported is the mean foreground IoU over the voxels that were not annotated, and for
 ours the seconds of training and of prediction. The phantom's numbers of slices are those
@@ -96,7 +97,9 @@ def random_forest(case: Case, seed: int) -> np.ndarray:
 def walker(case: Case) -> np.ndarray:
     """Let the annotation flood along similar gray values."""
     image = np.moveaxis(np.asarray(case.volume.image).astype(np.float32), 0, -1)
-    scaled = (image - image.min((0, 1, 2))) / np.ptp(image, (0, 1, 2))
+    # A few bright voxels must not set the scale: the walker is at its best like this.
+    low, high = np.percentile(image, (1, 99), axis=(0, 1, 2))
+    scaled = (image - low) / (high - low)
     return random_walker(
         scaled, case.annotation.labels.astype(np.int32), beta=130, mode="cg_j", channel_axis=-1
     )
