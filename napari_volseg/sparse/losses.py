@@ -58,7 +58,9 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
     return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
 
-def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(
+    logits: Tensor, target: Tensor, smooth: float = 1.0, *, background: bool = True
+) -> Tensor:
     """Soft Dice loss over labeled voxels, masked after the softmax.
 
     The mean over the classes that are labeled in this batch of
@@ -71,11 +73,14 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     target : int64 (B, ...), ``IGNORE`` where unlabeled
     smooth : float
         Keeps the quotient defined and damps classes with very few voxels.
+    background : bool
+        Whether class 0 counts; without it, two classes have the Dice loss of Milletari
+        2016.
 
     Returns
     -------
     scalar
-        0 (with zero gradients) if nothing is labeled.
+        0 (with zero gradients) if nothing that counts is labeled.
     """
     gathered, classes = labeled_voxels(logits, target)
     probabilities = gathered.softmax(1)
@@ -84,6 +89,8 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     overlap = (probabilities * truth).sum(0)
     dice = (2 * overlap + smooth) / (probabilities.sum(0) + voxels + smooth)
     present = (voxels > 0).to(dice.dtype)
+    if not background:
+        dice, present = dice[1:], present[1:]
     return ((1 - dice) * present).sum() / present.sum().clamp_min(1)
 
 

@@ -14,6 +14,7 @@ LOSSES = {
     "cross_entropy": lambda logits, target: cross_entropy(logits, target),
     "weighted": lambda logits, target: cross_entropy(logits, target, WEIGHTS),
     "dice": lambda logits, target: dice_loss(logits, target),
+    "foreground_dice": lambda logits, target: dice_loss(logits, target, background=False),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
