@@ -74,6 +74,8 @@ def dice_loss(
     smooth : float
         Keeps the quotient defined and damps classes with very few voxels.
     class_weights : float (K,), optional
+        Weight of each class's term; 0 for the background leaves two classes with the Dice
+        loss of Milletari 2016.
 
     Returns
     -------

@@ -193,11 +193,10 @@ def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence
 
     Tensors of the same shape are taken over. Where one axis has grown or shrunk by the
     number of classes, its last entries belong to the classes, in order: those of the
-    classes that both know are taken over, and all entries before them. The rest stays
-    as it was initialized.
+    classes that both know are taken over, and all entries before them. Where two classes
+    share one entry, it is the second one's. The rest stays as it was initialized.
     """
     before = [c.id for c in checkpoint.classes]
-    shared = [i for i in class_ids if i in before]
     own = module.state_dict()
     for name, tensor in checkpoint.weights.items():
         target = own[name]
@@ -205,9 +204,14 @@ def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence
             target.copy_(tensor)
             continue
         (axis,) = [a for a in range(target.ndim) if target.shape[a] != tensor.shape[a]]
-        common = target.shape[axis] - len(class_ids)
-        new = [*range(common), *(common + class_ids.index(i) for i in shared)]
-        old = [*range(common), *(common + before.index(i) for i in shared)]
+        after = list(class_ids)
+        known = before
+        if target.shape[axis] - tensor.shape[axis] != len(after) - len(known):
+            after, known = (ids[1:] if len(ids) == 2 else ids for ids in (after, known))
+        common = target.shape[axis] - len(after)
+        shared = [i for i in after if i in known]
+        new = [*range(common), *(common + after.index(i) for i in shared)]
+        old = [*range(common), *(common + known.index(i) for i in shared)]
         kept = tensor.index_select(axis, torch.tensor(old)).to(target.device)
         target.index_copy_(axis, torch.tensor(new, device=target.device), kept)
 

@@ -151,6 +151,23 @@ def test_warm_start_with_a_new_class_keeps_the_known_ones():
     assert first.weights["classify.bias"].any()
 
 
+def test_warm_start_where_two_classes_share_one_output():
+    config = TrainingConfig(model="unet2d", device="cpu", steps=2, options={"channels": 2})
+    case = make_case()
+    first = last(train(case, config)).checkpoint
+    labels = case.annotation.labels.copy()
+    labels[4, :3] = 5
+    warm = train(Case(case.volume, Annotation(labels)), config, resume=first)
+    next(warm)
+    grown = warm.send(Command.STOP).checkpoint
+    assert torch.equal(grown.weights["classify.bias"][1:2], first.weights["classify.bias"])
+    assert len(grown.weights["classify.bias"]) == 3
+    warm = train(case, config, resume=grown)
+    next(warm)
+    back = warm.send(Command.STOP).checkpoint
+    assert same_weights(back.weights, first.weights)
+
+
 def test_going_on_from_another_kind_of_model_is_refused():
     case = make_case()
     checkpoint = last(train(case, CONFIG)).checkpoint
