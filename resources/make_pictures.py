@@ -1,18 +1,27 @@
-"""Make the README's picture of the window, by doing in it what the README's walk says.
+"""Make the README's pictures of the window, by doing in it what the README's walk says.
 
-Run it in the root of the repository, under a display or Xvfb: ``python -m
-resources.make_pictures [--minutes 5]``. It paints slices of the phantom with the mouse,
-presses Train and Predict, and saves the window.
+Run it in the root of the repository, under a display or Xvfb:
+
+    python -m resources.make_pictures [--minutes 5]
+    python -m resources.make_pictures --architectures [--minutes 1]
+
+The first paints slices of the phantom with the mouse, presses Train and Predict, and
+saves the window (window.png). The second goes on to choose every architecture in the
+Train step, one after the other, and saves all overlays side by side (architectures.png).
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import napari
+from PIL import Image, ImageDraw, ImageFont
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox
 
 from napari_volseg.data.phantom import kidney_phantom
 from napari_volseg.widgets.dock import VolSegDock
@@ -26,7 +35,15 @@ from tests.widgets.hands import (
     press,
     screenshot,
     train_and_predict,
+    wait_until,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from napari_volseg.data.annotation import Annotation
 
 SHAPE = (48, 160, 160)
 SLICES = ((0, 14), (0, 34), (1, 56), (1, 110), (2, 80))
@@ -34,13 +51,27 @@ VIEWED = (0, 24)
 NAMES = ("background", "tubule", "inside of tubule")
 WINDOW = (1366, 768)
 DOCK_WIDTH = 380
+PANEL = 300
+COLUMNS = 4
+TITLE = 26
 
 
 def main() -> None:
-    """Make resources/window.png."""
+    """Make resources/window.png, or resources/architectures.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="minutes to train")
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--architectures", action="store_true", help="all overlays side by side")
+    arguments = parser.parse_args()
+    with painted_window() as (viewer, dock, truth):
+        if arguments.architectures:
+            picture_architectures(viewer, dock, truth, arguments.minutes)
+        else:
+            picture_window(viewer, dock, arguments.minutes)
+
+
+@contextmanager
+def painted_window() -> Iterator[tuple[napari.Viewer, VolSegDock, Annotation]]:
+    """Open napari with the dock and the phantom, its slices painted and classes named."""
     viewer = napari.Viewer()
     volume, truth = kidney_phantom(SHAPE)
     with tempfile.TemporaryDirectory() as journal:
@@ -54,13 +85,62 @@ def main() -> None:
         for class_id, name in enumerate(NAMES, start=1):
             find(dock, f"name of class {class_id}").setText(name)
             find(dock, f"name of class {class_id}").editingFinished.emit()
-        train_and_predict(dock, minutes)
-        press(dock, "step Train")
-        show_slice(viewer, dock.session.annotation, *VIEWED)
-        live(1.5)
-        screenshot(viewer, Path(__file__).with_name("window.png"))
+        yield viewer, dock, truth
         dock.shutdown()
         viewer.close()
+
+
+def picture_window(viewer: napari.Viewer, dock: VolSegDock, minutes: float) -> None:
+    """Train, predict, and save the window as it is then."""
+    train_and_predict(dock, minutes)
+    press(dock, "step Train")
+    show_slice(viewer, dock.session.annotation, *VIEWED)
+    live(1.5)
+    screenshot(viewer, Path(__file__).with_name("window.png"))
+
+
+def picture_architectures(
+    viewer: napari.Viewer, dock: VolSegDock, truth: Annotation, minutes: float
+) -> None:
+    """Train and predict with every architecture, and save what the canvas shows of each."""
+    press(dock, "step Train")
+    chosen = find(dock, "architecture")
+    if not isinstance(chosen, QComboBox):
+        raise LookupError("the architecture is chosen in no combo box")
+    wait_until(lambda: chosen.count() > 1, "the architectures are listed")
+    panels = []
+    for index in range(chosen.count()):
+        press(dock, "step Train")
+        chosen.setCurrentIndex(index)
+        train_and_predict(dock, minutes)
+        prediction = dock.session.prediction
+        if prediction is None:
+            raise LookupError(f"{chosen.itemText(index)} predicted nothing")
+        dock.session.annotation.visible = False
+        show_slice(viewer, prediction, *VIEWED)
+        live(1.0)
+        unseen = dock.session.annotation.data == 0
+        right = float((prediction.data == truth.labels)[unseen].mean())
+        print(f"{chosen.itemText(index):32} {100 * right:.1f}% of the voxels right", flush=True)
+        panels.append((chosen.itemText(index), viewer.screenshot(canvas_only=True, flash=False)))
+        dock.session.annotation.visible = True
+    sheet(panels).save(Path(__file__).with_name("architectures.png"))
+
+
+def sheet(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
+    """Lay out titled pictures side by side, cut to their middle square."""
+    rows = -(-len(panels) // COLUMNS)
+    paper = Image.new("RGB", (COLUMNS * PANEL, rows * (PANEL + TITLE)), "#262930")
+    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(size=16)
+    for at, (title, pixels) in enumerate(panels):
+        left, top = at % COLUMNS * PANEL, at // COLUMNS * (PANEL + TITLE)
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        y, x = (height - side) // 2, (width - side) // 2
+        square = Image.fromarray(pixels[y : y + side, x : x + side, :3])
+        draw.text((left + 6, top + 4), title, "#f0f1f2", font)
+        paper.paste(square.resize((PANEL - 6, PANEL - 6)), (left + 3, top + TITLE))
+    return paper
 
 
 if __name__ == "__main__":
