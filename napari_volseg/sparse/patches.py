@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 
-def pool_weights(training: TrainingConfig, pool: Pool) -> Tensor:
-    """Weight of each class in the loss, float32 (K,) on the pool's device."""
-    weights = balanced_weights(pool.counts, training.balance, training.class_weights)
+def pool_weights(training: TrainingConfig, pool: Pool, part: float = 1.0) -> Tensor:
+    """Weight of each class in the loss, float32 (K,) on the pool's device.
+
+    ``part`` is how much of the training's balance is wanted.
+    """
+    weights = balanced_weights(pool.counts, part * training.balance, training.class_weights)
     return torch.tensor(weights, device=pool.device)
 
 
