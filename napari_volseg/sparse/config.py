@@ -55,7 +55,7 @@ class TrainingConfig:
     batch_size: int = 0
     """Patches a step; 0 means the architecture's own."""
 
-    balance: float = 1.0
+    balance: float = 0.25
     """How far class weights go from natural frequencies (0) to equal influence (1)."""
 
     class_weights: tuple[float, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 
-def pool_weights(training: TrainingConfig, pool: Pool, part: float = 1.0) -> Tensor:
-    """Weight of each class in the loss, float32 (K,) on the pool's device.
-
-    ``part`` is how much of the training's balance is wanted.
-    """
-    weights = balanced_weights(pool.counts, part * training.balance, training.class_weights)
+def pool_weights(training: TrainingConfig, pool: Pool) -> Tensor:
+    """Weight of each class in the loss, float32 (K,) on the pool's device."""
+    weights = balanced_weights(pool.counts, training.balance, training.class_weights)
     return torch.tensor(weights, device=pool.device)
 
 
@@ -36,10 +34,19 @@ def labeled_loss(training: TrainingConfig, pool: Pool) -> Callable[[Tensor, Tens
 
     ``(1 - dice_weight) * cross_entropy + dice_weight * dice_loss``, both over labeled
     voxels only.
+
+    In minutes, a network finds no rare class unless all classes have equal influence; but
+    then it finds them everywhere. So the loss is that of equal influence, and the logits
+    are moved by what separates that from the balance that the training asks for: they
+    themselves answer with the latter (logit adjustment, Menon et al. 2021, section 5).
     """
-    weights, share = pool_weights(training, pool), training.dice_weight
+    wanted = pool_weights(training, pool)
+    weights, share = pool_weights(replace(training, balance=1.0), pool), training.dice_weight
+    # A class without voxels has no weight, and no say.
+    shift = torch.where(wanted > 0, weights / wanted, 1.0).log()
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
+        logits = logits + shift.view(-1, *[1] * (logits.ndim - 2))
         value = (1 - share) * cross_entropy(logits, target, weights)
         return value + share * dice_loss(logits, target) if share else value
 

@@ -39,10 +39,6 @@ MOST_VOXELS = 400_000
 
 VOXELS_A_STEP = 16_384
 
-BALANCE = 0.25
-"""Part of the training's class balance that the classifier gets. A network finds no rare class
-without balance; the classifier does, and keeps rare what is rare."""
-
 
 class PixelClassifier(nn.Module):
     """Fully connected layers from the filter responses of a voxel to its logits.
@@ -180,7 +176,7 @@ def pixel_stage(
         Finds it in the network.
     """
     voxels: list[tuple[Tensor, Tensor]] = []
-    class_weights = pool_weights(training, pool, BALANCE)
+    class_weights = pool_weights(training, pool)
 
     def prepare(module: M) -> Iterator[float]:
         found = []
