@@ -46,9 +46,11 @@ def test_trains_and_predicts_an_odd_volume_with_any_channels_and_classes(name):
 
 @every_architecture
 def test_a_few_steps_lower_the_loss(name):
-    events = run(odd_case(), name, steps=30, augmentation=0.0)
-    losses = [e.loss for e in events if e.loss is not None]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+    """Of the last stage: losses of different stages are not of one kind."""
+    events = run(odd_case(), name, steps=36, augmentation=0.0)
+    losses = [e.loss for e in events if e.loss is not None and e.stage == events[-1].stage]
+    # The first one may be of the step that ended the stage before.
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[1:3])
 
 
 @every_architecture

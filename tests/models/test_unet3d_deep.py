@@ -12,7 +12,7 @@ from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d_deep import DeepConfig, build, coarse_target, probabilities, stages
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.config_help import field_help
-from napari_volseg.sparse.losses import cross_entropy
+from napari_volseg.sparse.patches import labeled_loss
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.sparse.stage import IGNORE
 
@@ -66,15 +66,15 @@ def test_a_coarse_voxel_has_the_class_of_most_of_its_labeled_voxels():
 
 
 def test_the_loss_of_each_resolution_weighs_half_of_the_finer_ones():
-    training = TrainingConfig(dice_weight=0, balance=0)
+    training = TrainingConfig()
     pool = build_pool([striped()], training, torch.device("cpu"))
     (stage,) = stages(CONFIG, training, pool)
+    score = labeled_loss(training, pool)
     module = build(CONFIG, 1, 2)
     batch = stage.sample(torch.Generator().manual_seed(0))
     fine, coarse = module.supervised_logits(batch.image)
     expected = (
-        2 * cross_entropy(fine, batch.target)
-        + cross_entropy(coarse, coarse_target(batch.target, (1, 2, 2), 2))
+        2 * score(fine, batch.target) + score(coarse, coarse_target(batch.target, (1, 2, 2), 2))
     ) / 3
     torch.testing.assert_close(stage.loss(module, batch, 0), expected)
 
