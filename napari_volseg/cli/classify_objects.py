@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_volseg.cli.terminal import naming, progress
 from napari_volseg.data.annotation import BACKGROUND, COLORS, LabelClass, default_classes
-from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation, read_volume, write_labels
 from napari_volseg.review.classify import (
@@ -19,6 +16,7 @@ from napari_volseg.review.classify import (
     classify_objects,
     train_on_objects,
 )
+from napari_volseg.review.object_table import ClassifiedVolume, write_table
 from napari_volseg.review.objects import check_shape, find_objects
 
 if TYPE_CHECKING:
@@ -26,35 +24,6 @@ if TYPE_CHECKING:
 
     from napari_volseg.review.objects import Objects
     from napari_volseg.sparse.object_config import ObjectConfig
-
-
-@dataclass(frozen=True)
-class ClassifiedVolume:
-    """The objects of a volume with their classes, and what is needed to show them."""
-
-    rows: tuple[ClassifiedObject, ...]
-    classes: tuple[LabelClass, ...]
-    unit: str
-
-    def table(self) -> list[dict[str, Any]]:
-        """Return a row of plain values for each object."""
-        names = {c.id: c.name for c in self.classes}
-        table = []
-        for row in self.rows:
-            values = asdict(row)
-            center = dict(zip("zyx", values.pop("center"), strict=True))
-            label = values.pop("class_id")
-            first = {"object": values.pop("object"), "class": names[label], "label": label}
-            values = first | values
-            values |= {f"center_{axis}_{self.unit}": value for axis, value in center.items()}
-            table.append(values)
-        return table
-
-    def __str__(self) -> str:
-        counts = Counter(row.class_id for row in self.rows)
-        given = sum(row.given for row in self.rows)
-        parts = [f"{counts[c.id]} {c.name}" for c in self.classes]
-        return f"{len(self.rows)} objects, {given} of them examples: {', '.join(parts)}"
 
 
 def read_examples(path: Path, objects: Objects) -> tuple[dict[int, int], tuple[LabelClass, ...]]:
@@ -192,11 +161,3 @@ def classify_files(
     shown = (*default_classes((BACKGROUND,)), *classes)
     write_labels(output, class_labels(objects, rows), volume, shown)
     return result
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of plain values as CSV; the file appears whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

@@ -73,7 +73,7 @@ class VolSegDock(QWidget):
         self.annotate = AnnotateStep(self.session)
         self.train = TrainStep(self.session, self._background, self._memory)
         self.predict = PredictStep(self.session, self._background, self._memory)
-        self.review = ReviewStep(self.session, self._background)
+        self.review = ReviewStep(self.session, self._background, self._memory)
         self._pages: tuple[QWidget, ...] = (
             self.annotate,
             self.train,
@@ -172,6 +172,7 @@ class VolSegDock(QWidget):
         self._viewer.events.theme.disconnect(self._on_theme)
         self.train.shutdown()
         self.predict.shutdown()
+        self.review.shutdown()
         self.annotate.stop()
         self._scan.stop()
         self.session.close()

@@ -57,6 +57,8 @@ def why_not_predict(session: Session) -> str:
         return f"The model reads {reads} channels, the image has {has}; choose one like it."
     if session.busy == "training":
         return "A training is running; stop it, or wait until it is done."
+    if session.busy == "sorting":
+        return "Objects are being sorted; cancel it in Review, or wait until it is done."
     return ""
 
 

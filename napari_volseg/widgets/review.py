@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHeaderView, QSizePolicy, QTableWidget, QTableWidgetI
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.layers import classes_of, copy_slice
+from napari_volseg.widgets.objects import ObjectsPanel
 from napari_volseg.widgets.painted import count_labels
 from napari_volseg.widgets.parts import button, column, count, label, named, row, say
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
+    from napari_volseg.widgets.settings import Memory
 
 SHORT_UNITS = {"micrometer": "µm", "millimeter": "mm", "nanometer": "nm", "pixel": "px"}
 COLUMNS = ("class", "held-out IoU", "voxels", "volume")
@@ -26,7 +28,7 @@ COLUMNS = ("class", "held-out IoU", "voxels", "volume")
 class ReviewStep(QWidget):
     """Scores and sizes of the classes, and a slice of the prediction as new paint."""
 
-    def __init__(self, session: Session, background: Background) -> None:
+    def __init__(self, session: Session, background: Background, memory: Memory) -> None:
         super().__init__()
         self._session = session
         self._background = background
@@ -51,7 +53,8 @@ class ReviewStep(QWidget):
             "Take the prediction of the slice on view over as paint where nothing is labeled "
             "yet; correct it there and train again. Undo takes it back.",
         )
-        column(self, [self._hint, self._table, row(self._copy)])
+        self.objects = ObjectsPanel(session, background, memory)
+        column(self, [self._hint, self._table, row(self._copy), self.objects])
         self._copy.clicked.connect(self.copy_slice)
         changed = session.changed
         changed.prediction.connect(self._forget)
@@ -60,7 +63,8 @@ class ReviewStep(QWidget):
         self._show()
 
     def count_prediction(self) -> None:
-        """Count the voxels of the prediction, in the background."""
+        """Count the voxels of a new prediction, in the background."""
+        self.objects.forget()
         if self._session.prediction is not None:
             self._background.run(
                 count_labels, self._session.prediction.data, done=self._show_counts
@@ -93,6 +97,7 @@ class ReviewStep(QWidget):
         ready = bool(self._counts) and prediction is not None and volume is not None
         say(self._hint, "" if ready else "Predict the volume first.")
         self._table.setVisible(ready)
+        self.objects.setVisible(ready)
         self._copy.setEnabled(ready and session.annotation is not None and not session.busy)
         if prediction is None or volume is None:
             return
@@ -115,6 +120,10 @@ class ReviewStep(QWidget):
                 if column_ == 0:
                     item.setData(Qt.ItemDataRole.DecorationRole, QColor(c.color))
                 self._table.setItem(at, column_, item)
+
+    def shutdown(self) -> None:
+        """End the thread of the objects."""
+        self.objects.shutdown()
 
 
 def physical_volume(voxels: int, volume: Volume) -> str:

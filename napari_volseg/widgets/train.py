@@ -38,6 +38,8 @@ def why_not_train(session: Session) -> str:
         )
     if session.busy == "predicting":
         return "A prediction is running; cancel it, or wait until it is done."
+    if session.busy == "sorting":
+        return "Objects are being sorted; cancel it in Review, or wait until it is done."
     return ""
 
 

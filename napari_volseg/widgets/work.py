@@ -6,13 +6,14 @@ fast.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.data.annotation import Annotation, Case, LabelClass
 from napari_volseg.widgets.painted import find_painted
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.review.classify import ClassifiedObject
+    from napari_volseg.review.objects import Objects
     from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.object_config import ObjectConfig
     from napari_volseg.training.events import Command, Progress
 
 
@@ -59,6 +63,65 @@ def predict_on(
     from napari_volseg.inference.predict import predict
 
     yield from predict(checkpoint, volume, near=near)
+
+
+def find_objects_of(labels: NDArray[Any]) -> Objects:
+    """Find the connected components of each class of a mask."""
+    from napari_volseg.review.objects import find_objects
+
+    return find_objects(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class SortedObjects:
+    """Every object of a mask with its type.
+
+    Attributes
+    ----------
+    rows : tuple of ClassifiedObject
+    labels : uint8 or uint16 (Z, Y, X)
+        The type of each voxel's object; elsewhere background.
+    """
+
+    rows: tuple[ClassifiedObject, ...]
+    labels: NDArray[Any] = field(repr=False)
+
+
+def sort_objects(
+    volume: Volume,
+    objects: Objects,
+    given: Mapping[int, int],
+    types: Sequence[LabelClass],
+    config: ObjectConfig,
+) -> Iterator[Progress | SortedObjects]:
+    """Learn from examples (object to type) what type an object is, then sort all of them.
+
+    Raises
+    ------
+    InputError
+        As ``review.classify.train_on_objects``.
+    """
+    from napari_volseg.review.classify import class_labels, classify_objects, train_on_objects
+
+    checkpoint = None
+    for progress in train_on_objects(volume, objects, given, types, config):
+        yield progress
+        checkpoint = progress.checkpoint
+    assert checkpoint is not None, "the last event of a training brings a checkpoint"
+    rows: list[ClassifiedObject] = []
+    for some in classify_objects(checkpoint, volume, objects, given, device=config.device):
+        rows.extend(some)
+    yield SortedObjects(tuple(rows), class_labels(objects, rows))
+
+
+def save_object_table(
+    path: Path, rows: Sequence[ClassifiedObject], types: Sequence[LabelClass], unit: str
+) -> Path:
+    """Write a CSV with a row for each object, and return its path."""
+    from napari_volseg.review.object_table import ClassifiedVolume, write_table
+
+    write_table(path, ClassifiedVolume(tuple(rows), tuple(types), unit).table())
+    return path
 
 
 def save_labels(
