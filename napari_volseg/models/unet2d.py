@@ -25,6 +25,7 @@ from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.plan import Triple, plan_patch
 from napari_volseg.sparse.sampling import PatchPlan
+from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,8 +120,7 @@ class BaselineUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (B, C, Z, Y, X) to logits (B, K, Z, Y, X)."""
         z, y, x = image.shape[2:]
-        missing = [-n % d for n, d in zip((z, y, x), self.config.divisor, strict=True)]
-        image = functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
+        image = pad_to_multiple(image, self.config.divisor)
         image = image.contiguous(memory_format=torch.channels_last_3d)
         skips = []
         for level, block in enumerate(self.down):

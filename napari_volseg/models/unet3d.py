@@ -30,6 +30,7 @@ from napari_volseg.sparse.plan import (
 )
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.sampling import PatchPlan
+from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -176,8 +177,7 @@ class UNet3D(nn.Module):
         shape = image.shape[2:]
         image = image.contiguous(memory_format=torch.channels_last_3d)
         if self.config.padding == "same":
-            missing = [-n % d for n, d in zip(shape, self.config.divisor, strict=True)]
-            image = functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
+            image = pad_to_multiple(image, self.config.divisor)
         skips = []
         for step, block in enumerate(self.down):
             image = block(image)

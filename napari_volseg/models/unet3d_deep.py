@@ -39,6 +39,7 @@ from napari_volseg.models.windows import Windows, blend_windows, walk_windows
 from napari_volseg.sparse.patches import labeled_loss
 from napari_volseg.sparse.sampling import sample_batch
 from napari_volseg.sparse.stage import IGNORE, Batch
+from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +99,7 @@ class DeepUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (B, C, Z, Y, X) to logits (B, K, Z, Y, X)."""
         z, y, x = image.shape[2:]
-        missing = [-n % d for n, d in zip((z, y, x), self.config.divisor, strict=True)]
-        image = functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
+        image = pad_to_multiple(image, self.config.divisor)
         logits: Tensor = self.classify[0](self.decoded(image)[0])
         return logits[:, :, :z, :y, :x]
 

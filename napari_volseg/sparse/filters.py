@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_volseg.data.tiles import crop_around
+from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,9 +114,7 @@ def core_responses(image: Tensor, scale: float, voxel: Sequence[float], core: Re
     seen, within = crop_around(core, reach(scale, voxel), cells, image.shape[2:])
     found = image[(slice(None), slice(None), *seen)]
     if max(cells) > 1:
-        ends = [-n % c for n, c in zip(found.shape[2:], cells, strict=True)]
-        found = functional.pad(found, (0, ends[2], 0, ends[1], 0, ends[0]), mode="replicate")
-        found = functional.avg_pool3d(found, cells)
+        found = functional.avg_pool3d(pad_to_multiple(found, cells, "replicate"), cells)
         found = responses(found, scale, [v * c for v, c in zip(voxel, cells, strict=True)])
         fine = [n * c for n, c in zip(found.shape[2:], cells, strict=True)]
         found = functional.interpolate(found, fine, mode="trilinear")

@@ -1,4 +1,4 @@
-"""Whole volumes, for architectures that are trained end to end and not on patches."""
+"""Whole volumes, for architectures that are trained end to end; and images of other sizes."""
 
 from __future__ import annotations
 
@@ -43,3 +43,12 @@ def resample(image: Tensor, shape: Sequence[int]) -> Tensor:
     if (z, y, x) != tuple(shape):
         image = functional.interpolate(image, size=tuple(shape), mode="trilinear")
     return image
+
+
+def pad_to_multiple(image: Tensor, divisor: Sequence[int], mode: str = "constant") -> Tensor:
+    """Pad an image (B, C, Z, Y, X) at its ends until the divisor (z, y, x) divides its size.
+
+    ``mode`` is torch's: "constant" pads with zeros, "replicate" repeats the last voxels.
+    """
+    z, y, x = (-n % d for n, d in zip(image.shape[2:], divisor, strict=True))
+    return functional.pad(image, (0, x, 0, y, 0, z), mode=mode)

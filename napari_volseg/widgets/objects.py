@@ -13,7 +13,6 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
-    QHeaderView,
     QProgressBar,
     QTableWidget,
     QTableWidgetItem,
@@ -26,7 +25,17 @@ from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.layers import class_colormap, geometry_of, note, show_slice
-from napari_volseg.widgets.parts import DOT, button, column, count, label, named, row, say
+from napari_volseg.widgets.parts import (
+    DOT,
+    button,
+    column,
+    count,
+    label,
+    named,
+    row,
+    say,
+    table,
+)
 from napari_volseg.widgets.work import (
     SortedObjects,
     find_objects_of,
@@ -106,17 +115,9 @@ class ObjectsPanel(QWidget):
         self._bar = named(QProgressBar(), "sorting progress", "How much is done.")
         self._bar.setRange(0, 100)
         self._state = label(name="state of sorting")
-        self._table = named(
-            QTableWidget(0, len(COLUMNS)),
-            "sorted objects",
-            "The least sure first; select one to see it.",
+        self._table = table(
+            COLUMNS, 1, "sorted objects", "The least sure first; select one to see it."
         )
-        self._table.setHorizontalHeaderLabels(COLUMNS)
-        self._table.verticalHeader().hide()
-        header = self._table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
-        self._table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self._table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self._save = button(
             "Save table\N{HORIZONTAL ELLIPSIS}",

@@ -9,9 +9,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QPushButton,
     QSizePolicy,
+    QTableWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -98,6 +100,18 @@ def column(parent: QWidget, items: Sequence[QWidget | QHBoxLayout]) -> QVBoxLayo
         else:
             layout.addLayout(item)
     return layout
+
+
+def table(columns: Sequence[str], stretch: int, name: str, tip: str) -> QTableWidget:
+    """Make an empty table to read; the column at ``stretch`` takes the room that is left."""
+    made = named(QTableWidget(0, len(columns)), name, tip)
+    made.setHorizontalHeaderLabels(columns)
+    made.verticalHeader().hide()
+    header = made.horizontalHeader()
+    header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)
+    made.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+    return made
 
 
 def discard(widget: QWidget) -> None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
 from napari_volseg.widgets.painted import count_labels
-from napari_volseg.widgets.parts import button, column, count, label, named, row, say
+from napari_volseg.widgets.parts import button, column, count, label, row, say, table
 
 if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
@@ -34,19 +34,14 @@ class ReviewStep(QWidget):
         self._background = background
         self._counts: dict[int, int] = {}
         self._hint = label(name="what to do first")
-        self._table = named(
-            QTableWidget(0, len(COLUMNS)),
+        self._table = table(
+            COLUMNS,
+            0,
             "classes of the prediction",
             "Held-out IoU: agreement with labeled voxels that were not trained on.",
         )
-        self._table.setHorizontalHeaderLabels(COLUMNS)
-        self._table.verticalHeader().hide()
-        header = self._table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self._table.setSizeAdjustPolicy(QTableWidget.SizeAdjustPolicy.AdjustToContents)
         self._table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
-        self._table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self._copy = button(
             "Copy this slice to the annotation",
             "copy slice to annotation",
