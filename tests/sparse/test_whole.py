@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from napari_volseg.sparse.whole import resample
+from napari_volseg.sparse.whole import pad_to_multiple, resample
 
 
 def test_resampling_keeps_a_ramp_and_thin_structures():
@@ -22,3 +22,13 @@ def test_resampling_both_ways_at_once_returns_the_size_asked_for():
     image = torch.rand(1, 1, 5, 20, 11)
     assert resample(image, (9, 7, 11)).shape == (1, 1, 9, 7, 11)
     assert torch.equal(resample(image, (5, 20, 11)), image)
+
+
+def test_padding_reaches_the_next_multiple_at_the_ends():
+    image = torch.rand(1, 2, 5, 8, 3) + 1
+    padded = pad_to_multiple(image, (4, 4, 2))
+    assert padded.shape == (1, 2, 8, 8, 4)
+    assert torch.equal(padded[..., :5, :, :3], image)
+    assert not padded[..., 5:, :, :].any()
+    repeated = pad_to_multiple(image, (4, 4, 2), "replicate")
+    assert torch.equal(repeated[..., 7, :, 3], image[..., 4, :, 2])
