@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.sparse.optimizer import make_optimizer
-from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution
+from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution, pooled
 from napari_volseg.sparse.sampling import PatchPlan
 from napari_volseg.sparse.stage import Stage, constant_rate, schedule_of
 
@@ -134,8 +134,7 @@ class EncoderConfig:
     @property
     def divisor(self) -> Triple:
         """Voxels (z, y, x) that one voxel of the last block stands for."""
-        z, y, x = (math.prod(s[a] for s in self.strides) for a in range(3))
-        return z, y, x
+        return pooled(self.strides)
 
 
 E = TypeVar("E", bound=EncoderConfig)

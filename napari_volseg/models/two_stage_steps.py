@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,9 +90,7 @@ def sample_whole(
     """Draw a volume with its labeled voxels; its gray values change."""
     case = draw_case(pool, generator)
     image = change_gray_values(coarse_image(case)[0], training.gray_value, generator)[None]
-    voxels = torch.from_numpy(np.concatenate(case.voxels)).long()
-    counts = torch.tensor([len(positions) for positions in case.voxels])
-    target = torch.arange(pool.n_classes).repeat_interleave(counts)
+    voxels, target = case.labeled()
     if len(target) > LABELED_AT_ONCE:
         drawn = torch.randint(len(target), (LABELED_AT_ONCE,), generator=generator)
         voxels, target = voxels[drawn], target[drawn]

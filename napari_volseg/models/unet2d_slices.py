@@ -242,8 +242,7 @@ ARCHITECTURES = (
         name="unet2d_slices",
         title="2D U-Net on slices",
         summary="The 3D U-Net's 2D counterpart: learns from slices of every orientation alike.",
-        paper="Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from "
-        "Sparse Annotation",
+        paper=unet3d.PAPER,
         config=SlicesConfig,
         presets={"paper": SlicesConfig()},
         auto=auto,

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.pool import Pool
     from napari_volseg.sparse.stage import Stage
 
+PAPER = "Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation"
+
 FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Scales of the filters that ``auto`` puts beside it, in units of the finest voxel side."""
 
@@ -365,8 +367,7 @@ ARCHITECTURES = (
         name="unet3d",
         title="3D U-Net",
         summary="Learns 3D context from a few slices; the default.",
-        paper="Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from "
-        "Sparse Annotation",
+        paper=PAPER,
         config=UNet3DConfig,
         presets={
             "paper": UNet3DConfig(),

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import update_bn
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity
-from napari_volseg.inference.device import describe_device, memory_in_use, pick_device
+from napari_volseg.inference.device import pick_device
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.registry import get_classifier
 from napari_volseg.review.objects import check_shape, crop_object, gather_examples
@@ -23,7 +23,7 @@ from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.training.budget import plan_budget
 from napari_volseg.training.events import Command, Progress
-from napari_volseg.training.loop import begin_stage, take_step
+from napari_volseg.training.loop import begin_stage, progress_of, take_step
 from napari_volseg.training.priority import lower_thread_priority
 from napari_volseg.training.run import Run, copied
 
@@ -142,18 +142,9 @@ def train_classifier(
     run, budget = Run(module, deepcopy(module)), plan_budget(training, (stage,))
 
     def event(loss: float | None, keep: bool, note: str = "") -> Progress:
-        return Progress(
-            step=run.step,
-            fraction=budget.fraction(run),
-            seconds=run.seconds,
-            seconds_left=budget.seconds_left(run),
-            steps_per_second=run.step / run.seconds if run.seconds else 0.0,
-            loss=loss,
-            stage=stage.name,
-            device=describe_device(device),
-            memory_bytes=memory_in_use(device),
-            checkpoint=snapshot(run, stage, examples, config, settings) if keep else None,
-            note=note,
+        checkpoint = snapshot(run, stage, examples, config, settings) if keep else None
+        return replace(
+            progress_of(run, budget, stage, device), loss=loss, checkpoint=checkpoint, note=note
         )
 
     begin_stage(run, stage)

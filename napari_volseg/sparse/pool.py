@@ -71,6 +71,12 @@ class PoolCase:
             return self.standardized[(slice(None), *region)]
         return torch.from_numpy(standardize(read_block(self.volume, region), self.intensity))
 
+    def labeled(self) -> tuple[Tensor, Tensor]:
+        """Return the voxels to train on, int64 (N, 3), and their class index, int64 (N,)."""
+        counts = torch.tensor([len(positions) for positions in self.voxels])
+        target = torch.arange(len(counts)).repeat_interleave(counts)
+        return torch.from_numpy(np.concatenate(self.voxels)).long(), target
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:

@@ -58,15 +58,14 @@ class View:
 def view_of(case: PoolCase, size: Sequence[int], device: torch.device) -> View:
     """Resize a volume to a size (z, y, x); its labels stay where they are in space."""
     shape = torch.tensor(case.volume.shape)
-    voxels = torch.cat([torch.from_numpy(v) for v in case.voxels])
-    classes = [torch.full((len(v),), k) for k, v in enumerate(case.voxels)]
+    voxels, target = case.labeled()
     points = (voxels + 0.5) * (torch.tensor(size) / shape) - 0.5
     points = points.clamp(min=torch.zeros(3), max=torch.tensor(size) - 1.0)
     z, y, x = (s * n / m for s, n, m in zip(case.volume.spacing, shape.tolist(), size, strict=True))
     return View(
         image=resample(whole_image(case, device), size)[0],
         points=points.to(device),
-        target=torch.cat(classes).to(device),
+        target=target.to(device),
         spacing=(z, y, x),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,20 +93,15 @@ def train(
         run.averaged.load_state_dict(run.module.state_dict())
 
     def event(loss: float | None, score: Score | None, keep: bool, note: str = "") -> Progress:
-        return Progress(
-            step=run.step,
-            fraction=budget.fraction(run),
-            seconds=run.seconds,
-            seconds_left=budget.seconds_left(run),
-            steps_per_second=run.step / run.seconds if run.seconds else 0.0,
+        stage = stages[min(run.stage, len(stages) - 1)]
+        checkpoint = None
+        if keep:
+            checkpoint = snapshot(run, cases, config, architecture, model_config, pool)
+        return replace(
+            progress_of(run, budget, stage, device),
             loss=loss,
-            stage=stages[min(run.stage, len(stages) - 1)].name,
-            device=describe_device(device),
-            memory_bytes=memory_in_use(device),
             score=score,
-            checkpoint=snapshot(run, cases, config, architecture, model_config, pool)
-            if keep
-            else None,
+            checkpoint=checkpoint,
             note=note,
         )
 
@@ -147,6 +143,21 @@ def train(
             run.scoring_seconds += time.perf_counter() - began
             run.seconds += time.perf_counter() - began
         command = yield event(loss, score, keep=finished or score is not None)
+
+
+def progress_of(run: Run, budget: Budget, stage: Stage[Any], device: torch.device) -> Progress:
+    """Tell how far a run is; what is special about an event is filled in by its training."""
+    return Progress(
+        step=run.step,
+        fraction=budget.fraction(run),
+        seconds=run.seconds,
+        seconds_left=budget.seconds_left(run),
+        steps_per_second=run.step / run.seconds if run.seconds else 0.0,
+        loss=None,
+        stage=stage.name,
+        device=describe_device(device),
+        memory_bytes=memory_in_use(device),
+    )
 
 
 def begin_stage(run: Run, stage: Stage[Any]) -> None:
