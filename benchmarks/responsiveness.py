@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
+from napari.settings import get_plugin_settings
 from OpenGL import GL
 from qtpy.QtCore import QEvent, QEventLoop, QObject, QPointF, Qt, QThreadPool, QTimer
 from qtpy.QtGui import QMouseEvent
@@ -167,6 +168,8 @@ def open_window(journal: Path) -> tuple[napari.Viewer, VolSegDock, QOpenGLWidget
     """Open napari with the dock and a painted annotation, and return its canvas as well."""
     image, labels = make_image()
     viewer = napari.Viewer()
+    # What is chosen here is not what the user chose: nothing of it goes to disk.
+    get_plugin_settings(path_dir=None)
     viewer.window.resize(1366, 768)
     viewer.add_image(image, name="blobs")
     dock = VolSegDock(viewer, journal=journal)

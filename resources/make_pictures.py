@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import napari
+from napari.settings import get_plugin_settings
 from PIL import Image, ImageDraw, ImageFont
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox
@@ -73,6 +74,8 @@ def main() -> None:
 def painted_window() -> Iterator[tuple[napari.Viewer, VolSegDock, Annotation]]:
     """Open napari with the dock and the phantom, its slices painted and classes named."""
     viewer = napari.Viewer()
+    # What is chosen here is not what the user chose: nothing of it goes to disk.
+    get_plugin_settings(path_dir=None)
     volume, truth = kidney_phantom(SHAPE)
     with tempfile.TemporaryDirectory() as journal:
         dock = VolSegDock(viewer, journal=Path(journal))
