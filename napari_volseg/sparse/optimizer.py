@@ -17,7 +17,10 @@ SGD_RATE = 1e-3
 
 
 def make_optimizer(
-    training: TrainingConfig, rate: float, parameters: Iterable[nn.Parameter]
+    training: TrainingConfig,
+    rate: float,
+    parameters: Iterable[nn.Parameter],
+    weight_decay: float = 1e-3,
 ) -> torch.optim.Optimizer:
     """Build SGD as in the 3D U-Net paper, or AdamW for a short budget.
 
@@ -29,7 +32,11 @@ def make_optimizer(
     ----------
     rate : float
         AdamW's learning rate, unless the user asks for another.
+    weight_decay : float
+        AdamW's.
     """
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=training.learning_rate or SGD_RATE, momentum=0.99)
-    return torch.optim.AdamW(parameters, lr=training.learning_rate or rate, weight_decay=1e-3)
+    return torch.optim.AdamW(
+        parameters, lr=training.learning_rate or rate, weight_decay=weight_decay
+    )

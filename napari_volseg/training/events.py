@@ -27,10 +27,13 @@ class Score:
         Intersection over union of each class; None where no voxel of it is held out.
     mean_foreground_iou : float
         Mean over the classes except the first; over all if only the first is there.
+    standard_error : float
+        Of the mean, as if each held-out voxel were drawn by itself.
     """
 
     iou: tuple[float | None, ...]
     mean_foreground_iou: float
+    standard_error: float
 
 
 @dataclass(frozen=True)

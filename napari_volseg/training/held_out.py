@@ -57,6 +57,14 @@ def score_of(confusion: NDArray[np.int64]) -> Score | None:
     overlap = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - overlap
     present = confusion.sum(1) > 0
-    iou = [float(o / u) if p else None for o, u, p in zip(overlap, union, present, strict=True)]
-    foreground = [v for v in iou[1:] if v is not None] or [v for v in iou if v is not None]
-    return Score(tuple(iou), float(np.mean(foreground)))
+    every = overlap / np.maximum(union, 1)
+    counted = present & (np.arange(len(union)) > 0)
+    if not counted.any():
+        counted = present
+    # IoU is a proportion: of the union's voxels, how many overlap.
+    variance = (every * (1 - every) / np.maximum(union, 1))[counted]
+    return Score(
+        tuple(float(v) if p else None for v, p in zip(every, present, strict=True)),
+        float(every[counted].mean()),
+        float(np.sqrt(variance.sum()) / len(variance)),
+    )

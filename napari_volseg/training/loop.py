@@ -233,10 +233,14 @@ def average(run: Run, decay: float) -> None:
 
 
 def keep_best(run: Run, score: Score | None) -> None:
-    """Remember the averaged weights if no earlier ones did better on held-out voxels."""
+    """Remember the averaged weights if no earlier ones did better on held-out voxels.
+
+    Where few voxels are held out, a difference of twice the standard error is chance; then
+    the newer weights are kept, which have learned and been averaged for longer.
+    """
     if score is None:
         return
     run.scores.append(score.mean_foreground_iou)
-    if run.best is None or score.mean_foreground_iou >= run.best.mean_foreground_iou:
+    if score.mean_foreground_iou >= max(run.scores) - 2 * score.standard_error:
         run.best = score
         run.best_weights = copied(run.averaged.state_dict())

@@ -46,7 +46,7 @@ class Run:
         Mean foreground IoU on held-out voxels, oldest first.
     best : Score or None
     best_weights : mapping of str to tensor
-        The averaged weights at the best score, on the CPU.
+        The averaged weights with that score, on the CPU: the newest of those that did best.
     """
 
     module: nn.Module
@@ -170,7 +170,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
         setattr(run, name, checkpoint.progress[name])
     run.scores = list(run.scores)
     if best := checkpoint.progress["best"]:
-        run.best = Score(tuple(best["iou"]), best["mean_foreground_iou"])
+        run.best = Score(**best | {"iou": tuple(best["iou"])})
         run.best_weights = checkpoint.weights
     optimizer: dict[str, dict[str, Tensor]] = {}
     for key, tensor in parts["optimizer"].items():

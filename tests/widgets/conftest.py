@@ -191,7 +191,7 @@ def model(phantom) -> Model:
         score=0.8,
         weights=module.state_dict(),
     )
-    return Model(checkpoint, "kidney", Score((0.9, 0.8, None), 0.8))
+    return Model(checkpoint, "kidney", Score((0.9, 0.8, None), 0.8, 0.01))
 
 
 @pytest.fixture
