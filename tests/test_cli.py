@@ -12,6 +12,7 @@ import pytest
 
 from napari_volseg import __version__, load_model, read_annotation, read_volume, write_labels
 from napari_volseg.cli import main
+from napari_volseg.cli.train import read_cases
 from napari_volseg.data.files import write_volume
 from napari_volseg.data.volume import Volume
 from napari_volseg.sparse.config import TrainingConfig
@@ -78,6 +79,7 @@ def test_help_and_mistakes_do_not_wait_for_torch():
     code = """
 import sys
 from napari_volseg.cli import main
+from napari_volseg.cli.train import read_cases
 assert main(["train", "--help"]) == 0
 assert main(["train", "--mnutes", "3"]) == 2
 assert not {"torch", "napari"} & set(sys.modules)
@@ -143,6 +145,18 @@ def test_train_with_another_value_for_unlabeled(run, case, tmp_path):
     files = (case / "image.ome.tif", tmp_path / "a.npy", "-o", tmp_path / "m.volseg")
     assert run("train", *files, *QUICK, "--unlabeled", 3)[0] == 0
     assert [c.id for c in load_model(tmp_path / "m.volseg").classes] == [1, 2]
+
+
+def test_a_value_is_the_same_class_in_every_annotation(tmp_path):
+    """Also where 0 is a class that one of them has no paint of."""
+    values = {"one": (0, 1, 2, 255), "other": (1, 2, 255, 255)}
+    files = []
+    for name, labels in values.items():
+        np.save(tmp_path / f"{name}_image.npy", np.zeros((1, 2, 2), np.uint8))
+        np.save(tmp_path / f"{name}.npy", np.array(labels, np.uint8).reshape(1, 2, 2))
+        files += [tmp_path / f"{name}_image.npy", tmp_path / f"{name}.npy"]
+    found = [c.annotation.labels.ravel().tolist() for c in read_cases(files, unlabeled=255)]
+    assert found == [[1, 2, 3, 0], [2, 3, 0, 0]]
 
 
 def test_resume_goes_on_with_the_model_s_own_options(run, case, model, tmp_path):

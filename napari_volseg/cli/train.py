@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.cli.terminal import naming, progress, say, stop_on_interrupt
-from napari_volseg.data.annotation import Case
+from napari_volseg.data.annotation import UNLABELED, Case
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.files import read_annotation, read_volume
+from napari_volseg.data.files import holds_zero, read_annotation, read_volume
 from napari_volseg.models.checkpoint import config_from_json, load_model, save_model
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training.events import Command, Progress
@@ -58,6 +58,9 @@ class Trained:
 def read_cases(files: Sequence[Path], unlabeled: int) -> list[Case]:
     """Read IMAGE ANNOTATION pairs.
 
+    A value means the same class in all of them, also where 0 is a class that one of them
+    has no paint of.
+
     Raises
     ------
     InputError
@@ -66,10 +69,12 @@ def read_cases(files: Sequence[Path], unlabeled: int) -> list[Case]:
     if not files or len(files) % 2:
         raise InputError(f"{len(files)} files; give pairs: IMAGE ANNOTATION [IMAGE ANNOTATION ...]")
     cases = []
+    from_zero = unlabeled != UNLABELED and any(holds_zero(a) for a in files[1::2])
     for image, annotation in zip(files[::2], files[1::2], strict=True):
         volume = read_volume(image)
         with naming(annotation):
-            cases.append(Case(volume, read_annotation(annotation, unlabeled=unlabeled)))
+            painted = read_annotation(annotation, unlabeled=unlabeled, from_zero=from_zero)
+            cases.append(Case(volume, painted))
     return cases
 
 

@@ -69,7 +69,11 @@ def read_volume(path: str | Path) -> Volume:
 
 
 def read_annotation(
-    path: str | Path, *, unlabeled: int = UNLABELED, classes: Sequence[LabelClass] = ()
+    path: str | Path,
+    *,
+    unlabeled: int = UNLABELED,
+    from_zero: bool | None = None,
+    classes: Sequence[LabelClass] = (),
 ) -> Annotation:
     """Open sparse or dense labels, in the formats of ``read_volume``, into memory.
 
@@ -80,6 +84,9 @@ def read_annotation(
         The value in the file that means unlabeled. If it is not 0, it becomes 0; where 0 is then
         a class, all classes move up by one: with ``unlabeled=3``, the values 0, 1, 2, 3
         become 1, 2, 3, 0. Where 0 does not occur, the classes keep their values.
+    from_zero : bool, optional
+        Whether 0 is a class even if it does not occur in this file, as it may in others of
+        the same kind (``holds_zero``); by default, whether it occurs.
     classes : sequence of LabelClass
         Names and colors; without them, those that ``write_labels`` stored in the file,
         else default ones.
@@ -96,9 +103,20 @@ def read_annotation(
         raise InputError(
             f"{path}: {contents.channels} channels; an annotation has one, with a number per class"
         )
-    labels = as_labels(np.asarray(contents.image[0]), str(path), unlabeled)
+    labels = as_labels(np.asarray(contents.image[0]), str(path), unlabeled, from_zero)
     stored = contents.classes if unlabeled == UNLABELED else ()
     return _annotation(labels, tuple(classes) or stored, path)
+
+
+def holds_zero(path: str | Path) -> bool:
+    """Whether a file of labels holds the value 0, which may be a class in it.
+
+    Raises
+    ------
+    InputError
+        As ``read_volume``.
+    """
+    return bool((np.asarray(_read(Path(path)).image) == 0).any())
 
 
 def read_classes(path: str | Path) -> tuple[LabelClass, ...]:

@@ -16,7 +16,10 @@ _LARGEST = int(np.iinfo(np.uint16).max)
 
 
 def as_labels(
-    values: NDArray[Any], where: str, unlabeled: int = UNLABELED
+    values: NDArray[Any],
+    where: str,
+    unlabeled: int = UNLABELED,
+    from_zero: bool | None = None,
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return values as labels: 0 is unlabeled, classes are 1, 2, ...
 
@@ -31,6 +34,9 @@ def as_labels(
         classes move up by one, so that they start at 1: with ``unlabeled=3``, the values 0, 1, 2, 3
         of the 3D U-Net paper's annotations become 1, 2, 3, 0. Where 0 does not occur, the
         classes keep their values.
+    from_zero : bool, optional
+        Whether 0 is a class even if it does not occur; by default, whether it occurs. Only
+        where ``unlabeled`` is not 0.
 
     Returns
     -------
@@ -50,7 +56,9 @@ def as_labels(
         )
     kept = values != unlabeled
     rest = values[kept]
-    shift = int(unlabeled != UNLABELED and (rest == 0).any())
+    if from_zero is None:
+        from_zero = bool((rest == 0).any())
+    shift = int(unlabeled != UNLABELED and from_zero)
     low, high = (int(rest.min()), int(rest.max()) + shift) if rest.size else (0, 0)
     if low < 0 or high > _LARGEST:
         raise InputError(

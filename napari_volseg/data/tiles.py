@@ -164,3 +164,18 @@ def mirror_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
 def center_of(region: Region) -> tuple[float, ...]:
     """Middle of a region in voxels (z, y, x)."""
     return tuple((r.start + r.stop - 1) / 2 for r in region)
+
+
+def meet(one: Region, other: Region) -> Region:
+    """Intersect two regions; empty sides where they do not meet."""
+    z, y, x = (
+        slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop)))
+        for a, b in zip(one, other, strict=True)
+    )
+    return z, y, x
+
+
+def relative(region: Region, to: Region) -> Region:
+    """Return where a region lies inside another one."""
+    z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, to, strict=True))
+    return z, y, x

@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from napari_volseg.data.tiles import crop_around
+from napari_volseg.data.tiles import crop_around, meet, relative
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.two_stage_nets import TwoStage, TwoStageConfig, build, read_region
 from napari_volseg.models.two_stage_steps import largest, stages
@@ -192,21 +192,6 @@ def pieces(config: TwoStageConfig, region: Region) -> Iterator[Region]:
         piece = list(region)
         piece[config.axis] = slice(start, min(start + at_once, side.stop))
         yield piece[0], piece[1], piece[2]
-
-
-def meet(one: Region, other: Region) -> Region:
-    """Intersect two regions; empty sides where they do not meet."""
-    z, y, x = (
-        slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop)))
-        for a, b in zip(one, other, strict=True)
-    )
-    return z, y, x
-
-
-def relative(region: Region, to: Region) -> Region:
-    """Where a region lies inside another one."""
-    z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, to, strict=True))
-    return z, y, x
 
 
 ARCHITECTURES = (

@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity, standardize
-from napari_volseg.data.tiles import Region, read_block
+from napari_volseg.data.tiles import Region, meet, read_block, relative
 from napari_volseg.sparse.crops import Examples
 from napari_volseg.sparse.whole import resample
 
@@ -188,10 +188,9 @@ def crop_object(
 def object_mask(objects: Objects, number: int, region: Region) -> NDArray[np.float32]:
     """Return where in a region an object is: 1 in it, 0 around it and beyond the volume."""
     mask = np.zeros([r.stop - r.start for r in region], np.float32)
-    sizes = objects.labels.shape
-    inside = [slice(max(0, r.start), min(n, r.stop)) for r, n in zip(region, sizes, strict=True)]
-    at = [slice(i.start - r.start, i.stop - r.start) for i, r in zip(inside, region, strict=True)]
-    mask[tuple(at)] = objects.labels[tuple(inside)] == number
+    z, y, x = (slice(0, n) for n in objects.labels.shape)
+    inside = meet(region, (z, y, x))
+    mask[relative(inside, region)] = objects.labels[inside] == number
     return mask
 
 

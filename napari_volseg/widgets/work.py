@@ -150,7 +150,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def list_architectures() -> list[tuple[str, str, str]]:
-    """Return (name, title, summary) of every architecture."""
+    """Return (name, title, summary) of every architecture, the default first."""
     from napari_volseg.models.registry import architectures
+    from napari_volseg.sparse.config import TrainingConfig
 
-    return [(a.name, a.title, a.summary) for a in architectures().values()]
+    found = sorted(architectures().values(), key=lambda a: a.name != TrainingConfig.model)
+    return [(a.name, a.title, a.summary) for a in found]

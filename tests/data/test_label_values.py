@@ -30,6 +30,12 @@ def test_classes_that_do_not_use_0_keep_their_values():
     assert as_labels(np.array([1, 2, 255]), "mask", unlabeled=255).tolist() == [1, 2, 0]
 
 
+def test_0_may_be_a_class_that_does_not_occur():
+    values = np.array([1, 2, 255])
+    assert as_labels(values, "mask", unlabeled=255, from_zero=True).tolist() == [2, 3, 0]
+    assert as_labels(values, "mask", from_zero=True).tolist() == [1, 2, 255]
+
+
 def test_a_negative_value_may_mean_unlabeled():
     assert as_labels(np.array([-1.0, 0, 1]), "mask", unlabeled=-1).tolist() == [0, 1, 2]
 

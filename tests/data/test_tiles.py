@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_volseg.data.tiles import mirror_indices, read_block, tile_grid
+from napari_volseg.data.tiles import meet, mirror_indices, read_block, relative, tile_grid
 from napari_volseg.data.volume import Volume
 
 sizes = st.tuples(*[st.integers(1, 23)] * 3)
@@ -82,6 +82,23 @@ def test_only_what_is_asked_for_is_read():
     image = Recording()
     read_block(Volume(image), (slice(-4, 6), slice(10, 20), slice(60, 72)))
     assert image.asked[1:] == (slice(0, 6), slice(10, 20), slice(60, 70))
+
+
+sides = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda s: slice(min(s), max(s)))
+regions = st.tuples(sides, sides, sides)
+
+
+@given(one=regions, other=regions)
+def test_regions_meet_where_both_are(one, other):
+    in_both = np.zeros((2, 9, 9, 9), dtype=bool)
+    in_both[0][one], in_both[1][other] = True, True
+    found = np.zeros((9, 9, 9), dtype=bool)
+    common = meet(one, other)
+    found[common] = True
+    np.testing.assert_array_equal(found, in_both.all(0))
+    if found.any():
+        voxels = np.arange(9**3).reshape(9, 9, 9)
+        np.testing.assert_array_equal(voxels[one][relative(common, one)], voxels[common])
 
 
 def test_core_that_breaks_pooling_is_refused():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +13,20 @@ from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
+from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.models.registry import architectures, get_architecture
+from napari_volseg.sparse import losses
 from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.losses import cross_entropy, dice_loss
+from napari_volseg.sparse.pool import build_pool
+from napari_volseg.sparse.stage import IGNORE
+from napari_volseg.training.events import Command
 from napari_volseg.training.loop import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
 
 every_architecture = pytest.mark.parametrize("name", architectures())
 
@@ -60,6 +74,75 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(name):
     )
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+@every_architecture
+def test_what_a_network_says_of_unlabeled_voxels_changes_nothing(name, monkeypatch):
+    """Their logits are replaced by noise on the way to the losses."""
+    plain = run(odd_case(), name, steps=4)[-1].checkpoint.weights
+    replaced = []
+
+    def with_noise(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def noisy(logits: Tensor, target: Tensor, *more: Any, **named: Any) -> Tensor:
+            unlabeled = (target == IGNORE).unsqueeze(1).expand_as(logits)
+            replaced.append(int(unlabeled.sum()))
+            generator = torch.Generator().manual_seed(len(replaced))
+            noise = 9 * torch.randn(logits.shape, generator=generator)
+            return loss(torch.where(unlabeled, noise, logits), target, *more, **named)
+
+        return noisy
+
+    for module in [m for n, m in sys.modules.items() if n.startswith("napari_volseg.")]:
+        for loss in (cross_entropy, dice_loss):
+            if module is not losses and getattr(module, loss.__name__, None) is loss:
+                monkeypatch.setattr(module, loss.__name__, with_noise(loss))
+    noisy = run(odd_case(), name, steps=4)[-1].checkpoint.weights
+    assert replaced
+    assert all(torch.equal(plain[k], noisy[k]) for k in plain)
+
+
+@every_architecture
+def test_every_parameter_of_a_stage_learns(name):
+    """One left out of the graph, or behind a dead unit from the start, never would."""
+    case = odd_case()
+    training = TrainingConfig(model=name, device="cpu", held_out=0.0)
+    device = torch.device("cpu")
+    architecture = get_architecture(name)
+    config = architecture.configure(training, [case], device)
+    pool = build_pool([case], training, device)
+    torch.manual_seed(0)
+    module = architecture.build(config, 2, 3).train()
+    for stage in architecture.stages(config, training, pool):
+        for _ in stage.prepare(module):
+            pass
+        names = {id(p): n for n, p in module.named_parameters()}
+        moving = list(stage.parameters(module))
+        optimizer = stage.optimizer(moving)
+        still = {names[id(p)] for p in moving}
+        # The classifier starts at zero, and lets gradients through after its first step.
+        for step in range(4):
+            optimizer.zero_grad()
+            stage.loss(module, stage.sample(torch.Generator().manual_seed(step)), step).backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in moving)
+            still -= {names[id(p)] for p in moving if p.grad is not None and p.grad.any()}
+            optimizer.step()
+        assert not still, stage.name
+
+
+@every_architecture
+def test_saved_in_the_middle_and_resumed_it_predicts_as_if_uninterrupted(name, tmp_path):
+    case, config = odd_case(), TrainingConfig(model=name, device="cpu", steps=9)
+    whole = list(train(case, config))[-1].checkpoint
+    running = train(case, config)
+    while next(running).step < 5:
+        pass
+    save_model(running.send(Command.STOP).checkpoint, tmp_path / "half.volseg")
+    resumed = list(train(case, config, resume=load_model(tmp_path / "half.volseg")))
+    assert resumed[0].step == 5
+    one, two = whole, resumed[-1].checkpoint
+    assert all(torch.equal(one.weights[k], two.weights[k]) for k in one.weights)
+    labels = [predict_volume(c, case.volume, device="cpu") for c in (one, two)]
+    np.testing.assert_array_equal(*labels)
 
 
 def test_unknown_names_presets_and_options_are_refused():
