@@ -152,10 +152,10 @@ def test_a_value_is_the_same_class_in_every_annotation(tmp_path):
     values = {"one": (0, 1, 2, 255), "other": (1, 2, 255, 255)}
     files = []
     for name, labels in values.items():
-        np.save(tmp_path / f"{name}_image.npy", np.zeros((1, 2, 2), np.uint8))
-        np.save(tmp_path / f"{name}.npy", np.array(labels, np.uint8).reshape(1, 2, 2))
+        np.save(tmp_path / f"{name}_image.npy", np.zeros((2, 2, 2), np.uint8))
+        np.save(tmp_path / f"{name}.npy", np.array([labels, labels], np.uint8).reshape(2, 2, 2))
         files += [tmp_path / f"{name}_image.npy", tmp_path / f"{name}.npy"]
-    found = [c.annotation.labels.ravel().tolist() for c in read_cases(files, unlabeled=255)]
+    found = [c.annotation.labels[0].ravel().tolist() for c in read_cases(files, unlabeled=255)]
     assert found == [[1, 2, 3, 0], [2, 3, 0, 0]]
 
 
