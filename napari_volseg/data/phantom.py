@@ -121,7 +121,7 @@ def _other_cells(outer: Field, spacing: Points, scale: float, rng: np.random.Gen
     grid = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(-1, 3)
     centers = (grid + rng.random(grid.shape)) * size
     voxels = tuple(np.minimum(centers // spacing, np.array(outer.shape) - 1).astype(int).T)
-    gaps = _smooth_field(outer.shape, spacing, 38 * scale, rng)
+    gaps = smooth_field(outer.shape, spacing, 38 * scale, rng)
     free = (outer[voxels] > 1.5 * scale) & (gaps[voxels] > -0.9)
     return _as_cells(centers[free], scale, rng)
 
@@ -146,8 +146,8 @@ def _lectin(
     for _, box, squares in boxes(paths, reach, outer.shape, spacing):
         np.minimum(capillaries[box], np.sqrt(squares), out=capillaries[box])
     capillaries[outer < 0] = 1e3
-    uneven = np.clip(0.75 + 0.4 * _smooth_field(outer.shape, spacing, 45 * scale, rng), 0.12, 1.3)
-    tissue = np.maximum(0.16 + 0.05 * _smooth_field(outer.shape, spacing, 60 * scale, rng), 0.05)
+    uneven = np.clip(0.75 + 0.4 * smooth_field(outer.shape, spacing, 45 * scale, rng), 0.12, 1.3)
+    tissue = np.maximum(0.16 + 0.05 * smooth_field(outer.shape, spacing, 60 * scale, rng), 0.05)
     stain: Field = (
         uneven * (_shell(inner, 1.7 * scale) + 0.45 * _shell(outer, 1.4 * scale))
         + 0.9 * _shell(capillaries - 2.4 * scale, 1.6 * scale)
@@ -177,7 +177,7 @@ def _nuclei_and_membranes(
         np.minimum(second[box], np.maximum(nearest[box], distance), out=second[box])
         np.minimum(nearest[box], distance, out=nearest[box])
     membranes = _shell(second - nearest, 1.5 * scale) * (nearest < 7.6 * scale)
-    zones = np.clip(0.6 + 0.35 * _smooth_field(outer.shape, spacing, 50 * scale, rng), 0.15, 1.2)
+    zones = np.clip(0.6 + 0.35 * smooth_field(outer.shape, spacing, 50 * scale, rng), 0.15, 1.2)
     membranes *= np.where(outer < 0, 0.8, zones)
     membranes += 0.35 * _shell(outer, 1.5 * scale)
     in_lumen = inner < 0
@@ -192,7 +192,7 @@ def _shell(distance: Field, width: float) -> Field:
     return shell
 
 
-def _smooth_field(
+def smooth_field(
     shape: tuple[int, ...], spacing: Points, length: float, rng: np.random.Generator
 ) -> Field:
     """Return a random field of about unit variance that changes over a physical length."""
