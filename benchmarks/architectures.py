@@ -1,6 +1,6 @@
 """Measure every architecture on the same slices of the same volumes, in the same time.
 
-The kidney phantom and real volumes (a folder, see `main_job.py`) are annotated by whole
+The kidney phantom and real volumes (a folder, see `volumes.py`) are annotated by whole
 orthogonal slices. Every architecture that labels voxels is trained for --minutes with the
 settings that `auto` (or --preset) gives it on this device, predicts the volume, and is
 compared with the truth where nobody painted: IoU, Dice and mean accuracy (mean of
@@ -31,8 +31,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-from main_job import cases
 from matplotlib import pyplot as plt
+from volumes import case_of
 
 from napari_volseg import TrainingConfig, evaluate, predict_volume
 from napari_volseg import train as train_network
@@ -46,7 +46,7 @@ FIGURES = ("iou", "dice", "mean_accuracy", "asd", "train_s", "predict_s", "memor
 
 def measure(name: str, case_name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train one architecture on one case and compare it with the truth."""
-    case, truth = cases(arguments.data)[case_name]
+    case, truth = case_of(arguments.data, case_name)
     config = TrainingConfig(
         model=name, minutes=arguments.minutes, preset=arguments.preset, device=arguments.device
     )
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--preset", default="auto")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--cases", nargs="*", default=CASES)
+    parser.add_argument("--cases", nargs="*", help="names; default: those that are there")
     parser.add_argument("--only", nargs="*", help="names of networks")
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "CASE"), help=argparse.SUPPRESS)
     parser.add_argument("--plot", type=Path, help="where to draw the IoUs (PNG)")
@@ -151,8 +151,7 @@ def main() -> None:
     device = describe_device(pick_device(arguments.device))
     machine = f"{platform.machine()}, {device}"
     table: dict[str, Any] = {"machine": machine, "minutes": arguments.minutes, "cases": {}}
-    known = cases(arguments.data)
-    for case_name in (name for name in arguments.cases if name in known):
+    for case_name in arguments.cases or (CASES if arguments.data else CASES[:1]):
         rows = table["cases"][case_name] = {}
         for name in arguments.only or architectures():
             rows[name] = measure_alone(name, case_name, arguments)

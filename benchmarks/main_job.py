@@ -1,14 +1,8 @@
 """Measure the dense mask from a few painted slices, beside what else a user would pick.
 
-Real annotated volumes (a folder with the layout below) and the generated kidney phantom
-are annotated by whole orthogonal slices, at positions round((i + 1) * size / (n + 1)) of
-each axis; everything else is unlabeled. Three methods see the same slices:
-
-- ours: `napari_volseg.train` with its defaults for --minutes;
-- a random forest on multi-scale 3D filter responses (what ilastik and Labkit do):
-  scikit-image's multiscale_basic_features, 100 trees;
-- a random walker seeded by the annotation: scikit-image's, beta 130, gray values scaled
-  by their 1st and 99th percentile.
+The volumes of `volumes.py`, real and generated, are annotated by whole orthogonal slices;
+everything else is unlabeled. Three methods see the same slices: ours, `napari_volseg.train`
+with its defaults for --minutes; and of `rivals.py` a random forest and a random walker.
 
 Reported is the mean foreground IoU over the voxels that were not annotated, and for
 ours the seconds of training and of prediction. The phantom's numbers of slices are those
@@ -27,82 +21,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skimage.feature import multiscale_basic_features
-from skimage.segmentation import random_walker
-from sklearn.ensemble import RandomForestClassifier
+from rivals import random_forest, walker
+from volumes import case_of, main_cases
 
-from napari_volseg import TrainingConfig, evaluate, predict_volume, read_annotation, read_volume
+from napari_volseg import TrainingConfig, evaluate, predict_volume
 from napari_volseg import train as train_network
 from napari_volseg.data.annotation import Annotation, Case
-from napari_volseg.data.phantom import kidney_phantom
-from napari_volseg.data.samples import annotate_slices
-
-# name: image, truth, value that means unlabeled in the truth (-1: none), slices across (z, y, x)
-REAL = {
-    "nuclei_1135": ("plant_nuclei/nuclei_1135_image.ome.tif", "labels", -1, (3, 3, 2)),
-    "nuclei_1136": ("plant_nuclei/nuclei_1136_image.ome.tif", "labels", -1, (3, 3, 2)),
-    "lightsheet_vessels": ("lightsheet_vessels/vessels_image.tif", "labels", -1, (3, 3, 2)),
-    "plant_cells": ("plant_cells/ovule_image.ome.tif", "labels", 0, (2, 2, 2)),
-    "hippocampus_001": ("hippocampus_mri/hippocampus_001_image.nii.gz", "labels", -1, (3, 3, 2)),
-    "hippocampus_003": ("hippocampus_mri/hippocampus_003_image.nii.gz", "labels", -1, (3, 3, 2)),
-}
-TABLE_2 = ((1, 1, 1), (2, 2, 1), (3, 3, 2), (5, 5, 3))
 
 
-def cases(folder: Path | None) -> dict[str, tuple[Case, Annotation]]:
-    """Every case by name: what is painted, and the truth."""
-    found = {}
-    if folder is not None:
-        for name, (image, kind, unlabeled, counts) in REAL.items():
-            volume = read_volume(folder / image)
-            truth = read_annotation(folder / image.replace("image", kind), unlabeled=unlabeled)
-            found[name] = (Case(volume, annotate_slices(truth, counts)), truth)
-    volume, truth = kidney_phantom()
-    for counts in TABLE_2:
-        name = "phantom_" + "_".join(map(str, counts))
-        found[name] = (Case(volume, annotate_slices(truth, counts)), truth)
-    return found
-
-
-def ours(case: Case, minutes: float, seed: int) -> tuple[np.ndarray, dict[str, float]]:
+def ours(
+    case: Case, minutes: float, seed: int, device: str = "cpu"
+) -> tuple[np.ndarray, dict[str, float]]:
     """Train with the defaults and predict."""
     began = time.perf_counter()
-    config = TrainingConfig(minutes=minutes, seed=seed, device="cpu")
+    config = TrainingConfig(minutes=minutes, seed=seed, device=device)
     for event in train_network(case, config):
         last = event
     trained = time.perf_counter()
-    labels = predict_volume(last.checkpoint, case.volume, device="cpu")
+    labels = predict_volume(last.checkpoint, case.volume, device=device)
     return labels, {
         "train_s": trained - began,
         "predict_s": time.perf_counter() - trained,
         "steps": last.step,
         "held_out_iou": last.checkpoint.score,
     }
-
-
-def random_forest(case: Case, seed: int) -> np.ndarray:
-    """Label every voxel by the filter responses of the labeled ones."""
-    image = np.asarray(case.volume.image).astype(np.float32)
-    responses = np.concatenate(
-        [multiscale_basic_features(channel, sigma_min=0.5, sigma_max=8) for channel in image], -1
-    )
-    labels = case.annotation.labels
-    forest = RandomForestClassifier(100, max_depth=25, n_jobs=2, random_state=seed)
-    forest.fit(responses[labels > 0], labels[labels > 0])
-    return np.stack(
-        [forest.predict(plane.reshape(-1, plane.shape[-1])) for plane in responses]
-    ).reshape(labels.shape)
-
-
-def walker(case: Case) -> np.ndarray:
-    """Let the annotation flood along similar gray values."""
-    image = np.moveaxis(np.asarray(case.volume.image).astype(np.float32), 0, -1)
-    # A few bright voxels must not set the scale: the walker is at its best like this.
-    low, high = np.percentile(image, (1, 99), axis=(0, 1, 2))
-    scaled = (image - low) / (high - low)
-    return random_walker(
-        scaled, case.annotation.labels.astype(np.int32), beta=130, mode="cg_j", channel_axis=-1
-    )
 
 
 def iou(found: np.ndarray, case: Case, truth: Annotation) -> float:
@@ -130,9 +72,8 @@ def main() -> None:
     table = {"machine": machine, "minutes": arguments.minutes, "cases": {}}
     arguments.o.parent.mkdir(parents=True, exist_ok=True)
     print(f"{'case':20} {'ours':>6} {'forest':>7} {'walker':>7}  ({machine})")
-    for name, (case, truth) in cases(arguments.data).items():
-        if arguments.only and name not in arguments.only:
-            continue
+    for name in arguments.only or main_cases(arguments.data):
+        case, truth = case_of(arguments.data, name)
         labels, row = ours(case, arguments.minutes, arguments.seed)
         row["ours"] = iou(labels, case, truth)
         if not arguments.no_rivals:

@@ -1,0 +1,126 @@
+"""The volumes of the benchmarks, and how they are annotated.
+
+Real annotated volumes (a folder with the layout of ``REAL``), the kidney phantom, and
+generated volumes of four kinds. Whole orthogonal slices are painted at positions
+round((i + 1) * size / (n + 1)) of each axis, or scribbles are drawn; everything else is
+unlabeled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_volseg import read_annotation, read_volume
+from napari_volseg.data.annotation import UNLABELED, Annotation, Case
+from napari_volseg.data.generated import KINDS, generated_volume
+from napari_volseg.data.phantom import kidney_phantom
+from napari_volseg.data.samples import annotate_slices
+from napari_volseg.data.volume import Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Known = tuple[Volume, Annotation]
+
+# name: image, truth, value that means unlabeled in the truth (-1: none), slices across (z, y, x)
+REAL = {
+    "nuclei_1135": ("plant_nuclei/nuclei_1135_image.ome.tif", "labels", -1, (3, 3, 2)),
+    "nuclei_1136": ("plant_nuclei/nuclei_1136_image.ome.tif", "labels", -1, (3, 3, 2)),
+    "lightsheet_vessels": ("lightsheet_vessels/vessels_image.tif", "labels", -1, (3, 3, 2)),
+    "plant_cells": ("plant_cells/ovule_image.ome.tif", "labels", 0, (2, 2, 2)),
+    "hippocampus_001": ("hippocampus_mri/hippocampus_001_image.nii.gz", "labels", -1, (3, 3, 2)),
+    "hippocampus_003": ("hippocampus_mri/hippocampus_003_image.nii.gz", "labels", -1, (3, 3, 2)),
+    "mni152": ("mni152_tissue/mni152_t1_image.nii.gz", "labels", -1, (3, 3, 2)),
+}
+TABLE_2 = ((1, 1, 1), (2, 2, 1), (3, 3, 2), (5, 5, 3))
+"""Numbers of slices of the 3D U-Net paper's Table 2."""
+
+BRUSH = 1
+"""Radius of a scribble in voxels."""
+
+
+def real_volume(folder: Path, name: str) -> Known:
+    """Read a real volume and its truth."""
+    image, kind, unlabeled, _ = REAL[name]
+    truth = read_annotation(folder / image.replace("image", kind), unlabeled=unlabeled)
+    return read_volume(folder / image), truth
+
+
+def known_volume(folder: Path | None, name: str, seed: int = 0) -> Known:
+    """Return a volume and its truth: a real one, "phantom" or a generated kind."""
+    if name == "phantom":
+        return kidney_phantom(seed=seed)
+    if name in KINDS:
+        return generated_volume(name, (64, 128, 128), seed)
+    if folder is None:
+        raise SystemExit(f"{name}: --data says where the real volumes are")
+    return real_volume(folder, name)
+
+
+def main_cases(folder: Path | None) -> list[str]:
+    """Name what the main job is measured on; see ``case_of``."""
+    real = [name for name in REAL if name != "mni152"] if folder else []
+    phantoms = ["phantom_" + "_".join(map(str, counts)) for counts in TABLE_2]
+    return [*real, *phantoms]
+
+
+def case_of(folder: Path | None, name: str) -> tuple[Case, Annotation]:
+    """Return what is painted of a case of ``main_cases``, and the truth."""
+    if name.startswith("phantom_"):
+        counts = tuple(int(n) for n in name.split("_")[1:])
+        volume, truth = kidney_phantom()
+    else:
+        counts = REAL[name][3]
+        volume, truth = known_volume(folder, name)
+    return Case(volume, annotate_slices(truth, (counts[0], counts[1], counts[2]))), truth
+
+
+def annotated(truth: Annotation, how: str, seed: int = 0) -> Annotation:
+    """Annotate by whole slices ("3_3_2") or by "scribbles" on 1% of the voxels."""
+    if how == "scribbles":
+        return scribbles(truth, 0.01, seed)
+    z, y, x = (int(n) for n in how.split("_"))
+    return annotate_slices(truth, (z, y, x))
+
+
+def scribbles(truth: Annotation, part: float, seed: int) -> Annotation:
+    """Draw strokes, each inside one class of one slice, until a part of the voxels is painted.
+
+    Every class is drawn as often; a stroke wanders on with slowly turning direction until
+    it would leave its class.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.full_like(truth.labels, UNLABELED)
+    places = {c: np.argwhere(truth.labels == c) for c in truth.class_ids}
+    while (labels != UNLABELED).mean() < part:
+        for class_id, voxels in places.items():
+            draw_stroke(labels, truth.labels, class_id, voxels[rng.integers(len(voxels))], rng)
+    return replace(truth, labels=labels, complete=frozenset())
+
+
+def draw_stroke(
+    labels: np.ndarray,
+    truth: np.ndarray,
+    class_id: int,
+    start: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Draw one stroke into the labels, most often in an xy slice."""
+    axis = rng.choice(3, p=(0.6, 0.2, 0.2))
+    plane = (slice(None),) * axis + (int(start[axis]),)
+    painted, inside = labels[plane], truth[plane] == class_id
+    at, angle = np.delete(start, axis).astype(float), rng.uniform(0, 2 * np.pi)
+    for _ in range(rng.integers(10, 40)):
+        y, x = np.round(at).astype(int)
+        if not (0 <= y < inside.shape[0] and 0 <= x < inside.shape[1] and inside[y, x]):
+            return
+        brush = (
+            slice(max(0, y - BRUSH), y + BRUSH + 1),
+            slice(max(0, x - BRUSH), x + BRUSH + 1),
+        )
+        painted[brush][inside[brush]] = class_id
+        angle += rng.normal(scale=0.3)
+        at += (np.sin(angle), np.cos(angle))
