@@ -79,7 +79,6 @@ def test_help_and_mistakes_do_not_wait_for_torch():
     code = """
 import sys
 from napari_volseg.cli import main
-from napari_volseg.cli.train import read_cases
 assert main(["train", "--help"]) == 0
 assert main(["train", "--mnutes", "3"]) == 2
 assert not {"torch", "napari"} & set(sys.modules)
