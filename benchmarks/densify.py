@@ -59,9 +59,10 @@ def summary(rows: list[dict], minutes: float) -> str:
             if other["annotation"] in fewer
             and (other["volume"], other["seed"]) == (row["volume"], row["seed"])
         ]
-    text = f"{key} minutes, {len(measured)} rows"
+    calibration = np.mean([row["calibration_error"][key] for row in measured])
+    text = f"{key} minutes, {len(measured)} rows: calibration error {calibration:.3f}"
     if gains:
-        text += f": against the rival {min(gains):+.3f} at worst, {np.mean(gains):+.3f} in the mean"
+        text += f"; against the rival {min(gains):+.3f} at worst, {np.mean(gains):+.3f} in the mean"
     if losses:
         text += f"; more slices lose {max(max(losses), 0):.3f} at most"
     return text
@@ -89,12 +90,14 @@ def main() -> None:
             for seed in arguments.seeds:
                 volume, truth = known_volume(arguments.data, name, seed)
                 case = Case(volume, annotated(truth, how, seed))
-                row = {"volume": name, "annotation": how, "seed": seed, "rivals": {}, "ours": {}}
+                row = {"volume": name, "annotation": how, "seed": seed}
+                row |= {"rivals": {}, "ours": {}, "calibration_error": {}}
                 if not arguments.no_rivals:
                     row["rivals"] = rivals_of(case, truth, how, seed)
                 for minutes in arguments.minutes:
-                    labels, _ = ours(case, minutes, seed, arguments.device)
+                    labels, came_to = ours(case, truth, minutes, seed, arguments.device)
                     row["ours"][f"{minutes:g}"] = iou(labels, case, truth)
+                    row["calibration_error"][f"{minutes:g}"] = came_to["calibration_error"]
                 rows.append(row)
                 arguments.o.write_text(
                     json.dumps({"machine": machine, "device": arguments.device, "rows": rows})

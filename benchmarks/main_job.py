@@ -24,22 +24,28 @@ import torch
 from rivals import random_forest, walker
 from volumes import case_of, main_cases
 
-from napari_volseg import TrainingConfig, evaluate, predict_volume
+from napari_volseg import TrainingConfig, evaluate
 from napari_volseg import train as train_network
-from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.annotation import UNLABELED, Annotation, Case
+from napari_volseg.inference.predict import predict
 
 
 def ours(
-    case: Case, minutes: float, seed: int, device: str = "cpu"
+    case: Case, truth: Annotation, minutes: float, seed: int, device: str = "cpu"
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Train with the defaults and predict."""
+    """Train with the defaults and predict; return the labels, and what it came to."""
     began = time.perf_counter()
     config = TrainingConfig(minutes=minutes, seed=seed, device=device)
     for event in train_network(case, config):
         last = event
     trained = time.perf_counter()
-    labels = predict_volume(last.checkpoint, case.volume, device=device)
+    labels = np.zeros(case.volume.shape, np.uint16)
+    confidence = np.zeros(case.volume.shape, np.float32)
+    for piece in predict(last.checkpoint, case.volume, device=device):
+        labels[piece.region] = piece.labels
+        confidence[piece.region] = piece.probabilities.max(0)
     return labels, {
+        "calibration_error": calibration_error(confidence, labels == truth.labels, case, truth),
         "train_s": trained - began,
         "predict_s": time.perf_counter() - trained,
         "steps": last.step,
@@ -58,6 +64,20 @@ def iou(found: np.ndarray, case: Case, truth: Annotation) -> float:
     return result.foreground.iou
 
 
+def calibration_error(
+    confidence: np.ndarray, right: np.ndarray, case: Case, truth: Annotation
+) -> float:
+    """Expected calibration error over the voxels that were not annotated, in ten bins.
+
+    Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
+    """
+    counted = (case.annotation.labels == UNLABELED) & (truth.labels != UNLABELED)
+    sure, right = confidence[counted], right[counted]
+    bins = np.minimum((sure * 10).astype(int), 9)
+    gap = np.bincount(bins, sure) - np.bincount(bins, right)
+    return float(np.abs(gap).sum() / len(sure))
+
+
 def main() -> None:
     """Run what is asked for; results are kept after each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -74,7 +94,7 @@ def main() -> None:
     print(f"{'case':20} {'ours':>6} {'forest':>7} {'walker':>7}  ({machine})")
     for name in arguments.only or main_cases(arguments.data):
         case, truth = case_of(arguments.data, name)
-        labels, row = ours(case, arguments.minutes, arguments.seed)
+        labels, row = ours(case, truth, arguments.minutes, arguments.seed)
         row["ours"] = iou(labels, case, truth)
         if not arguments.no_rivals:
             row["forest"] = iou(random_forest(case, arguments.seed), case, truth)

@@ -49,7 +49,9 @@ class Checkpoint:
     step, seconds : int, float
         Steps and seconds trained.
     score : float or None
-        Mean foreground IoU on held-out labeled voxels.
+        Mean foreground IoU of the weights on held-out labeled voxels.
+    iou : tuple of float or None
+        The same for each class; None where no voxel of it was held out.
     weights : mapping of str to tensor
         What predicts: the best (averaged) weights so far, on the CPU.
     state : mapping of str to tensor
@@ -70,6 +72,7 @@ class Checkpoint:
     step: int
     seconds: float
     score: float | None
+    iou: tuple[float | None, ...]
     weights: Mapping[str, Tensor] = field(repr=False)
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -119,6 +122,7 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "score": checkpoint.score,
+        "iou": checkpoint.iou,
         "progress": dict(checkpoint.progress),
     }
     with replacing(Path(path)) as temporary:
@@ -164,6 +168,7 @@ def load_model(path: str | Path) -> Checkpoint:
         step=document["step"],
         seconds=document["seconds"],
         score=document["score"],
+        iou=tuple(document["iou"]),
         weights=parts["weights"],
         state=parts["state"],
         progress=document["progress"],

@@ -184,6 +184,7 @@ def snapshot(
         step=run.step,
         seconds=run.seconds,
         score=None,
+        iou=(None,) * len(examples.classes),
         weights=copied(run.averaged.state_dict()),
     )
 

@@ -121,6 +121,7 @@ def snapshot(
         step=run.step,
         seconds=run.seconds,
         score=run.best.mean_foreground_iou if run.best else None,
+        iou=run.best.iou if run.best else (None,) * pool.n_classes,
         weights=run.best_weights or copied(run.averaged.state_dict()),
         state=state,
         progress=progress,

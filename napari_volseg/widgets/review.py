@@ -97,9 +97,9 @@ class ReviewStep(QWidget):
         if prediction is None or volume is None:
             return
         scores: dict[int, float | None] = {}
-        if model is not None and model.score is not None:
+        if model is not None:
             ids = [c.id for c in model.checkpoint.classes]
-            scores = dict(zip(ids, model.score.iou, strict=True))
+            scores = dict(zip(ids, model.checkpoint.iou, strict=True))
         classes = classes_of(prediction)
         self._table.setRowCount(len(classes))
         for at, c in enumerate(classes):

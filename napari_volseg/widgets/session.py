@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_volseg.models.checkpoint import Checkpoint
-    from napari_volseg.training.events import Score
 
 
 GEOMETRY_EVENTS = ("data", "name", "scale", "translate", "rotate", "shear", "affine", "units")
@@ -51,13 +50,10 @@ class Model:
     checkpoint : Checkpoint
     name : str
         What to call it: the volume or the file it comes from.
-    score : Score or None
-        On the held-out voxels of its training, if it was trained in this window.
     """
 
     checkpoint: Checkpoint
     name: str
-    score: Score | None = None
 
 
 class Changes(SignalGroup):

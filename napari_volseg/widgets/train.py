@@ -173,7 +173,7 @@ class TrainStep(QWidget):
             for label_class, iou in zip(classes, progress.score.iou, strict=True):
                 if iou is not None:
                     self._scores.setdefault(label_class.id, []).append((minutes, iou))
-        self._session.set_model(Model(progress.checkpoint, self._name, self._score))
+        self._session.set_model(Model(progress.checkpoint, self._name))
 
     def _on_refused(self, message: str) -> None:
         self._refusal = message

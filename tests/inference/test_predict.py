@@ -42,7 +42,7 @@ def checkpoint_of(config: UNet3DConfig, ids=(1, 2, 5), seed=0) -> Checkpoint:
         model="unet3d", config=asdict(config), training=TrainingConfig().to_json(), channels=1,
         classes=default_classes(ids), spacing=(1, 1, 1), unit="pixel",
         intensity=(ChannelIntensity(0.0, 1.0, 0.0, 1.0),),
-        step=1, seconds=1, score=None, weights=module.state_dict(),
+        step=1, seconds=1, score=None, iou=(None,) * len(ids), weights=module.state_dict(),
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def test_the_kept_weights_are_no_worse_than_the_best_beyond_chance():
     events = list(train(make_case(), replace(CONFIG, steps=40)))
     scores = [e.score for e in events if e.score]
     kept = next(s for s in scores if s.mean_foreground_iou == events[-1].checkpoint.score)
+    assert events[-1].checkpoint.iou == kept.iou
     best = max(s.mean_foreground_iou for s in scores)
     assert kept.mean_foreground_iou >= best - 2 * kept.standard_error
 

@@ -18,7 +18,7 @@ from napari_volseg.data.phantom import kidney_phantom
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d import UNet3DConfig
-from napari_volseg.training.events import Command, Progress, Score
+from napari_volseg.training.events import Command, Progress
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.session import Model
 from tests.widgets.hands import add_volume, live, main_window, wait_until
@@ -189,9 +189,10 @@ def model(phantom) -> Model:
         step=1,
         seconds=90.0,
         score=0.8,
+        iou=(0.9, 0.8, None),
         weights=module.state_dict(),
     )
-    return Model(checkpoint, "kidney", Score((0.9, 0.8, None), 0.8, 0.01))
+    return Model(checkpoint, "kidney")
 
 
 @pytest.fixture
