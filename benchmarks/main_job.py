@@ -67,7 +67,7 @@ def iou(found: np.ndarray, case: Case, truth: Annotation) -> float:
 def calibration_error(
     confidence: np.ndarray, right: np.ndarray, case: Case, truth: Annotation
 ) -> float:
-    """Expected calibration error over the voxels that were not annotated, in ten bins.
+    """Return the expected calibration error over what was not annotated, in ten bins.
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
     """
