@@ -95,7 +95,7 @@ def measure_alone(name: str, case_name: str, arguments: argparse.Namespace) -> d
 def show(table: dict[str, Any]) -> None:
     """Print the table as Markdown."""
     for case_name, rows in table["cases"].items():
-        print(f"\n{case_name} ({table['machine']}, {table['minutes']:g} minutes)\n")
+        print(f"\n{case_name} ({table['machine']}, {table['minutes']:g} min)\n")
         print("| network | " + " | ".join(FIGURES) + " |")
         print("|---" * (len(FIGURES) + 1) + "|")
         for name, row in rows.items():
@@ -123,8 +123,7 @@ def plot(table: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     np.atleast_1d(axes)[0].invert_yaxis()
     figure.supxlabel(
-        f"mean foreground IoU where nobody painted, {table['minutes']:g} minutes, "
-        f"{table['machine']}",
+        f"mean foreground IoU where nobody painted, {table['minutes']:g} min, {table['machine']}",
         fontsize=9,
     )
     figure.tight_layout()

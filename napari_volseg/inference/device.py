@@ -38,7 +38,8 @@ def describe_device(device: torch.device) -> str:
         return f"GPU {torch.cuda.get_device_name(device)}"
     if device.type == "mps":
         return f"GPU {platform.processor() or 'Apple'}"
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def memory_in_use(device: torch.device) -> int:
