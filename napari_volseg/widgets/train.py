@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
 
-REDRAW_MS = 500
+REDRAW_MS = 2000
+"""Between updates of curves and figures: where OpenGL is software, each holds up the window
+for a frame."""
 
 
 def why_not_train(session: Session) -> str:
