@@ -32,11 +32,10 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
-from volumes import case_of
+from volumes import agreement, case_of
 
-from napari_volseg import TrainingConfig, evaluate, predict_volume
+from napari_volseg import TrainingConfig, predict_volume
 from napari_volseg import train as train_network
-from napari_volseg.data.annotation import Annotation
 from napari_volseg.inference.device import describe_device, pick_device
 from napari_volseg.models.registry import architectures
 
@@ -61,12 +60,7 @@ def measure(name: str, case_name: str, arguments: argparse.Namespace) -> dict[st
         peak = torch.cuda.max_memory_allocated() / 1e6
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    found = evaluate(
-        Annotation(labels.astype(np.uint8)),
-        truth,
-        spacing=case.volume.spacing,
-        annotation=case.annotation,
-    ).foreground
+    found = agreement(labels, case, truth)
     return {
         "iou": found.iou,
         "dice": found.dice,

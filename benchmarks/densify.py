@@ -20,13 +20,13 @@ import platform
 from pathlib import Path
 
 import numpy as np
-import torch
-from main_job import iou, ours
+from main_job import ours
 from rivals import random_forest, shape_interpolation, walker
-from volumes import REAL, annotated, known_volume
+from volumes import REAL, agreement, annotated, known_volume
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.generated import KINDS
+from napari_volseg.inference.device import describe_device, pick_device
 
 WHOLE_SLICES = ("1_1_1", "3_3_2", "5_5_3")
 
@@ -40,7 +40,7 @@ def rivals_of(case: Case, truth: Annotation, how: str, seed: int) -> dict[str, f
     }
     if how in WHOLE_SLICES:
         found["shape"] = shape_interpolation(case)
-    return {name: iou(labels, case, truth) for name, labels in found.items()}
+    return {name: agreement(labels, case, truth).iou for name, labels in found.items()}
 
 
 def summary(rows: list[dict], minutes: float) -> str:
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("-o", type=Path, default=Path("out/densify.json"))
     arguments = parser.parse_args()
     names = arguments.volumes or [*(REAL if arguments.data else ()), "phantom", *KINDS]
-    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    machine = f"{platform.machine()}, {describe_device(pick_device(arguments.device))}"
     arguments.o.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     print(machine)
@@ -96,7 +96,7 @@ def main() -> None:
                     row["rivals"] = rivals_of(case, truth, how, seed)
                 for minutes in arguments.minutes:
                     labels, came_to = ours(case, truth, minutes, seed, arguments.device)
-                    row["ours"][f"{minutes:g}"] = iou(labels, case, truth)
+                    row["ours"][f"{minutes:g}"] = agreement(labels, case, truth).iou
                     row["calibration_error"][f"{minutes:g}"] = came_to["calibration_error"]
                 rows.append(row)
                 arguments.o.write_text(

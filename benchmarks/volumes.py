@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_volseg import read_annotation, read_volume
+from napari_volseg import evaluate, read_annotation, read_volume
 from napari_volseg.data.annotation import UNLABELED, Annotation, Case
 from napari_volseg.data.generated import KINDS, generated_volume
 from napari_volseg.data.phantom import kidney_phantom
@@ -23,30 +23,25 @@ from napari_volseg.data.volume import Volume
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_volseg.review.metrics import Agreement
+
 Known = tuple[Volume, Annotation]
 
-# name: image, truth, value that means unlabeled in the truth (-1: none), slices across (z, y, x)
+# name: image, value that means unlabeled in the truth (-1: none), slices across (z, y, x)
 REAL = {
-    "nuclei_1135": ("plant_nuclei/nuclei_1135_image.ome.tif", "labels", -1, (3, 3, 2)),
-    "nuclei_1136": ("plant_nuclei/nuclei_1136_image.ome.tif", "labels", -1, (3, 3, 2)),
-    "lightsheet_vessels": ("lightsheet_vessels/vessels_image.tif", "labels", -1, (3, 3, 2)),
-    "plant_cells": ("plant_cells/ovule_image.ome.tif", "labels", 0, (2, 2, 2)),
-    "hippocampus_001": ("hippocampus_mri/hippocampus_001_image.nii.gz", "labels", -1, (3, 3, 2)),
-    "hippocampus_003": ("hippocampus_mri/hippocampus_003_image.nii.gz", "labels", -1, (3, 3, 2)),
-    "mni152": ("mni152_tissue/mni152_t1_image.nii.gz", "labels", -1, (3, 3, 2)),
+    "nuclei_1135": ("plant_nuclei/nuclei_1135_image.ome.tif", -1, "3_3_2"),
+    "nuclei_1136": ("plant_nuclei/nuclei_1136_image.ome.tif", -1, "3_3_2"),
+    "lightsheet_vessels": ("lightsheet_vessels/vessels_image.tif", -1, "3_3_2"),
+    "plant_cells": ("plant_cells/ovule_image.ome.tif", 0, "2_2_2"),
+    "hippocampus_001": ("hippocampus_mri/hippocampus_001_image.nii.gz", -1, "3_3_2"),
+    "hippocampus_003": ("hippocampus_mri/hippocampus_003_image.nii.gz", -1, "3_3_2"),
+    "mni152": ("mni152_tissue/mni152_t1_image.nii.gz", -1, "3_3_2"),
 }
-TABLE_2 = ((1, 1, 1), (2, 2, 1), (3, 3, 2), (5, 5, 3))
+TABLE_2 = ("1_1_1", "2_2_1", "3_3_2", "5_5_3")
 """Numbers of slices of the 3D U-Net paper's Table 2."""
 
 BRUSH = 1
 """Radius of a scribble in voxels."""
-
-
-def real_volume(folder: Path, name: str) -> Known:
-    """Read a real volume and its truth."""
-    image, kind, unlabeled, _ = REAL[name]
-    truth = read_annotation(folder / image.replace("image", kind), unlabeled=unlabeled)
-    return read_volume(folder / image), truth
 
 
 def known_volume(folder: Path | None, name: str, seed: int = 0) -> Known:
@@ -57,25 +52,32 @@ def known_volume(folder: Path | None, name: str, seed: int = 0) -> Known:
         return generated_volume(name, (64, 128, 128), seed)
     if folder is None:
         raise SystemExit(f"{name}: --data says where the real volumes are")
-    return real_volume(folder, name)
+    image, unlabeled, _ = REAL[name]
+    truth = read_annotation(folder / image.replace("image", "labels"), unlabeled=unlabeled)
+    return read_volume(folder / image), truth
 
 
 def main_cases(folder: Path | None) -> list[str]:
     """Name what the main job is measured on; see ``case_of``."""
     real = [name for name in REAL if name != "mni152"] if folder else []
-    phantoms = ["phantom_" + "_".join(map(str, counts)) for counts in TABLE_2]
-    return [*real, *phantoms]
+    return [*real, *(f"phantom_{counts}" for counts in TABLE_2)]
 
 
 def case_of(folder: Path | None, name: str) -> tuple[Case, Annotation]:
     """Return what is painted of a case of ``main_cases``, and the truth."""
-    if name.startswith("phantom_"):
-        counts = tuple(int(n) for n in name.split("_")[1:])
-        volume, truth = kidney_phantom()
-    else:
-        counts = REAL[name][3]
-        volume, truth = known_volume(folder, name)
-    return Case(volume, annotate_slices(truth, (counts[0], counts[1], counts[2]))), truth
+    of, how = (name, REAL[name][-1]) if name in REAL else name.split("_", 1)
+    volume, truth = known_volume(folder, of)
+    return Case(volume, annotated(truth, how)), truth
+
+
+def agreement(found: np.ndarray, case: Case, truth: Annotation) -> Agreement:
+    """Compare labels with the truth where nobody painted: the mean over the foreground."""
+    return evaluate(
+        Annotation(found.astype(np.uint8)),
+        truth,
+        spacing=case.volume.spacing,
+        annotation=case.annotation,
+    ).foreground
 
 
 def annotated(truth: Annotation, how: str, seed: int = 0) -> Annotation:

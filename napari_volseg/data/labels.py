@@ -56,9 +56,7 @@ def as_labels(
         )
     kept = values != unlabeled
     rest = values[kept]
-    if from_zero is None:
-        from_zero = bool((rest == 0).any())
-    shift = int(unlabeled != UNLABELED and from_zero)
+    shift = int(unlabeled != UNLABELED and ((rest == 0).any() if from_zero is None else from_zero))
     low, high = (int(rest.min()), int(rest.max()) + shift) if rest.size else (0, 0)
     if low < 0 or high > _LARGEST:
         raise InputError(

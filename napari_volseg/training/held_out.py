@@ -57,12 +57,13 @@ def score_of(confusion: NDArray[np.int64]) -> Score | None:
     overlap = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - overlap
     present = confusion.sum(1) > 0
-    every = overlap / np.maximum(union, 1)
+    size = np.maximum(union, 1)
+    every = overlap / size
     counted = present & (np.arange(len(union)) > 0)
     if not counted.any():
         counted = present
     # IoU is a proportion: of the union's voxels, how many overlap.
-    variance = (every * (1 - every) / np.maximum(union, 1))[counted]
+    variance = (every * (1 - every) / size)[counted]
     return Score(
         tuple(float(v) if p else None for v, p in zip(every, present, strict=True)),
         float(every[counted].mean()),
