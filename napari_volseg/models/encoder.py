@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 WIDEST = 320
 """Channels at most, as in nnU-Net."""
 
+LEAK = 0.01
+"""Slope of the leaky ReLU on the negative side, as in nnU-Net."""
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -187,18 +190,9 @@ def convolutions(
             # Groups of one channel are instance normalization, but torch's own would undo
             # the memory format.
             nn.GroupNorm(after, after),
-            nn.LeakyReLU(0.01, inplace=True),
+            nn.LeakyReLU(LEAK, inplace=True),
         ]
     return nn.Sequential(*layers)
-
-
-def initialize(module: nn.Module) -> None:
-    """He-initialize the convolutions for leaky ReLU."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
-            nn.init.kaiming_normal_(layer.weight, a=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def planned(config: E, cases: Sequence[Case], device: torch.device) -> E:

@@ -33,13 +33,14 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.encoder import (
+    LEAK,
     Encoder,
     EncoderConfig,
     end_to_end,
-    initialize,
     patch_plan,
     planned,
 )
+from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.windows import Windows, blend_windows, walk_windows
 from napari_volseg.sparse.patches import labeled_loss
@@ -213,7 +214,7 @@ def encoded_positions(size: int, frequencies: int, device: torch.device) -> Tens
 def build(config: ImplicitConfig, in_channels: int, n_classes: int) -> ImplicitUNet:
     """Build the network, He-initialized."""
     module = ImplicitUNet(config, in_channels, n_classes)
-    initialize(module)
+    he_initialize(module, slope=LEAK)
     return module
 
 

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import labeled_loss
@@ -193,17 +194,7 @@ def fill(image: Tensor, box: Triple) -> Tensor:
 def build(config: PlainUNet3DConfig, in_channels: int, n_classes: int) -> PlainUNet3D:
     """Build the network, He-initialized as usual for ReLU."""
     module = PlainUNet3D(config, in_channels, n_classes)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        elif isinstance(layer, nn.ConvTranspose3d):
-            # As wide as its stride: an output voxel gets one tap of each channel.
-            nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
-        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d) and layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last_3d)
-    # Before it has learned anything, the network has no opinion.
-    nn.init.zeros_(module.classify.weight)
+    he_initialize(module, [module.classify])
     return module
 
 

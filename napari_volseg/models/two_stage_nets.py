@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import center_of, mirror_indices
+from napari_volseg.models.initialize import he_initialize
 from napari_volseg.sparse.augment import interpolate, patch_positions
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.sparse.whole import resample
@@ -325,23 +326,7 @@ def dilated(before: int, after: int, rate: int, dropout: float) -> nn.Sequential
 def build(config: TwoStageConfig, in_channels: int, n_classes: int) -> TwoStage:
     """Build both networks, He-initialized as usual for ReLU."""
     module = TwoStage(config, in_channels, n_classes)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d | nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        elif isinstance(layer, nn.ConvTranspose3d | nn.ConvTranspose2d):
-            # Kernel and stride are equal: one tap for each output voxel, and no ReLU after it.
-            nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
-        else:
-            continue
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
-    # Before they have learned anything, the networks have no opinion.
-    nn.init.zeros_(module.net1.classify.weight)
-    nn.init.zeros_(module.net2.classify.weight)
-    # torch's fast path for 3D convolutions, on CPU and GPU.
-    for parameter in module.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    he_initialize(module, [module.net1.classify, module.net2.classify])
     return module
 
 

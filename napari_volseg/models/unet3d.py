@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
+from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.filters import alignment, widest_reach
 from napari_volseg.sparse.patches import patch_stage
@@ -221,19 +222,7 @@ def crop_center(features: Tensor, shape: Sequence[int]) -> Tensor:
 def build(config: UNet3DConfig, in_channels: int, n_classes: int) -> UNet3D:
     """Build the network, He-initialized as usual for ReLU."""
     module = UNet3D(config, in_channels, n_classes)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d) and layer is not module.classify:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    # Before it has learned anything, the network has no opinion.
-    nn.init.zeros_(module.classify.weight)
-    if module.classify.bias is not None:
-        nn.init.zeros_(module.classify.bias)
-    # torch's fast path for 3D convolutions, on CPU and GPU.
-    for parameter in module.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    he_initialize(module, [module.classify])
     return module
 
 

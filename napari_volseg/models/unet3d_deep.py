@@ -26,14 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.models.encoder import (
+    LEAK,
     Encoder,
     EncoderConfig,
     convolutions,
     end_to_end,
-    initialize,
     patch_plan,
     planned,
 )
+from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.windows import Windows, blend_windows, walk_windows
 from napari_volseg.sparse.patches import labeled_loss
@@ -92,8 +93,7 @@ class DeepUNet(nn.Module):
             self.lift.append(nn.ConvTranspose3d(deep, width, stride, stride, bias=False))
             self.up.append(convolutions(2 * width, width, 2, config.kernels[level]))
         self.classify = nn.ModuleList(
-            nn.Conv3d(width, n_classes, 1, bias=False)
-            for width in config.widths[: config.supervised]
+            nn.Conv3d(width, n_classes, 1) for width in config.widths[: config.supervised]
         )
 
     def forward(self, image: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class DeepUNet(nn.Module):
 def build(config: DeepConfig, in_channels: int, n_classes: int) -> DeepUNet:
     """Build the network, He-initialized."""
     module = DeepUNet(config, in_channels, n_classes)
-    initialize(module)
+    he_initialize(module, module.classify, LEAK)
     return module
 
 

@@ -14,30 +14,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.data.tiles import tile_grid
+from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
-from napari_volseg.sparse.stage import IGNORE, Batch, Stage, schedule_of
+from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from napari_volseg.data.tiles import Region, Tile
+    from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 M = TypeVar("M", bound=nn.Module)
 
-BLOCK = 96
-"""Edge of the blocks in which volumes are filtered, in voxels."""
+BLOCK = 64
+"""Width of the blocks in which labeled slices are filtered, in voxels. Across the slice a
+block is as thin as the filters' grids allow: most of a cube would be filtered for nothing."""
 
-MOST_VOXELS = 400_000
+MOST_VOXELS = 100_000
 """Labeled voxels that the classifier learns from; more add nothing but time."""
 
-VOXELS_A_STEP = 16_384
+FEWEST_VOXELS = 2_000
+"""Of a class, before those of others are enough."""
+
+STEPS = 600
+"""In a training by time; with weight decay, more change nothing."""
+
+VOXELS_A_STEP = 4096
 
 WEIGHT_DECAY = 1.0
 """Strong, for it sees each labeled voxel many times: with 0.001 it becomes as sure of what it
@@ -124,7 +131,7 @@ def labeled_responses(
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """Filter responses and class index of labeled voxels, block by block.
 
-    Of very many labeled voxels, blocks are drawn.
+    Of very many labeled voxels, blocks are drawn; those with rare classes are not left out.
 
     Yields
     ------
@@ -135,32 +142,51 @@ def labeled_responses(
         Both on the pool's device.
     """
     random = np.random.default_rng(0)
-    tiles = [(case, tile) for case in pool.cases for tile in labeled_blocks(case, classifier)]
-    found = 0
-    for done, index in enumerate(random.permutation(len(tiles)), start=1):
-        case, tile = tiles[index]
-        image = case.read(tile.read).to(pool.device)
+    blocks = [(case, *block) for case in pool.cases for block in labeled_blocks(case, classifier)]
+    found = torch.zeros(pool.n_classes, dtype=torch.long)
+    for done, index in enumerate(random.permutation(len(blocks)), start=1):
+        case, core, voxels, classes = blocks[index]
+        if found.sum() > MOST_VOXELS and (found[classes] >= FEWEST_VOXELS).all():
+            continue
+        reach = widest_reach(classifier.scales, classifier.voxel)
+        align = alignment(classifier.scales, classifier.voxel)
+        region, within = crop_around(core, reach, align, case.volume.shape)
+        image = case.read(region).to(pool.device)
         if classifier.position:
-            image = with_region_position(image, tile.read, case.volume.shape)
-        target = torch.from_numpy(case.target[tile.write]).long().to(pool.device)
-        responses = classifier.responses(image[None], tile.trim)[0]
-        labeled = target != IGNORE
-        found += int(labeled.sum())
-        yield done / len(tiles), responses[:, labeled].T, target[labeled]
-        if found > MOST_VOXELS:
-            break
+            image = with_region_position(image, region, case.volume.shape)
+        responses = classifier.responses(image[None], within)[0]
+        z, y, x = (voxels - torch.tensor([side.start for side in core])).T.to(pool.device)
+        found += classes.bincount(minlength=pool.n_classes)
+        yield done / len(blocks), responses[:, z, y, x].T, classes.to(pool.device)
 
 
-def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> list[Tile]:
-    """Cut a case's volume into blocks with context; those that hold labels."""
-    z, y, x = (-(-BLOCK // a) * a for a in alignment(classifier.scales, classifier.voxel))
-    tiles = tile_grid(
-        case.volume.shape,
-        core=(z, y, x),
-        halo=widest_reach(classifier.scales, classifier.voxel),
-        align=alignment(classifier.scales, classifier.voxel),
-    )
-    return [tile for tile in tiles if (case.target[tile.write] != IGNORE).any()]
+def labeled_blocks(
+    case: PoolCase, classifier: PixelClassifier
+) -> Iterator[tuple[Region, Tensor, Tensor]]:
+    """Cut the labeled slices of a case into blocks.
+
+    Yields
+    ------
+    core : region
+    voxels : int64 (N, 3)
+        The labeled voxels in it that belong to slices of one orientation.
+    classes : int64 (N,)
+    """
+    voxels, classes = case.labeled()
+    axes = torch.from_numpy(np.concatenate(case.axes))
+    align = alignment(classifier.scales, classifier.voxel)
+    for axis in range(3):
+        edges = [a if n == axis else -(-BLOCK // a) * a for n, a in enumerate(align)]
+        own, own_classes = voxels[axes == axis], classes[axes == axis]
+        corners, block = torch.unique(own // torch.tensor(edges), dim=0, return_inverse=True)
+        by_block = torch.argsort(block)
+        parts = torch.split(by_block, block.bincount(minlength=len(corners)).tolist())
+        for corner, part in zip(corners.tolist(), parts, strict=True):
+            z, y, x = (
+                slice(c * e, min((c + 1) * e, n))
+                for c, e, n in zip(corner, edges, case.volume.shape, strict=True)
+            )
+            yield (z, y, x), own[part], own_classes[part]
 
 
 def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -> Batch:
@@ -200,6 +226,7 @@ def pixel_stage(
         optimizer=partial(make_optimizer, training, 1e-2, weight_decay=WEIGHT_DECAY),
         parameters=lambda module: pixels_of(module).parameters(),
         schedule=schedule_of(training),
-        # Its steps take about a tenth of the time of a network's.
-        share=0.5 if training.steps else 0.1,
+        # In a training by time it comes first, for it is of use at once: at most half.
+        share=0.5,
+        most_steps=0 if training.steps else STEPS,
     )

@@ -104,6 +104,9 @@ class Stage(Generic[M]):
         spent and the held-out scores so far; 0 after the start ends the stage.
     share : float
         Part of the budget, relative to the other stages.
+    most_steps : int
+        Steps after which it ends though its share is not spent; 0 for no limit. What is
+        left goes to the next stages.
     prepare : callable (module) -> iterator of float
         Run through when the stage starts or is resumed, for what it computes once with
         the weights that earlier stages left; yields the part that is done, 0 to 1.
@@ -116,4 +119,5 @@ class Stage(Generic[M]):
     parameters: Callable[[M], Iterable[nn.Parameter]] = all_parameters
     schedule: Callable[[float, list[float]], float] = warmup_cosine
     share: float = 1.0
+    most_steps: int = 0
     prepare: Callable[[M], Iterator[float]] = nothing_to_prepare

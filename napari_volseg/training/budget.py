@@ -25,30 +25,30 @@ class Budget:
 
     Attributes
     ----------
-    steps : int
-        Steps in all, or 0 for a training by time.
+    steps : tuple of int
+        Steps of each stage. In a training by time 0 means as many as its time allows,
+        and any other number is a limit that may come before its time is up.
     seconds : float
-        Seconds in all; unused if there are steps.
+        Seconds in all; 0 for a training by steps.
     shares : tuple of float
-        Part of each stage; they add up to 1.
+        Part of each stage in the time; they add up to 1.
     """
 
-    steps: int
+    steps: tuple[int, ...]
     seconds: float
     shares: tuple[float, ...]
 
     def stage_fraction(self, run: Run) -> float:
         """Part of the current stage's budget that is spent, 0 to 1."""
-        if self.steps:
-            # Rounding where stages meet, so that their steps add up to all.
-            first, last = (
-                round(self.steps * sum(self.shares[:n])) for n in (run.stage, run.stage + 1)
-            )
-            return min(1.0, run.stage_step / (last - first)) if last > first else 1.0
+        steps = self.steps[run.stage]
+        by_steps = run.stage_step / steps if steps else 0.0
+        if not self.seconds:
+            return min(1.0, by_steps) if steps else 1.0
         # Preparing a stage counts, so a stage gets its share of what is left then.
         left = self.seconds - run.stage_began
         share = self.shares[run.stage] / sum(self.shares[run.stage :])
-        return min(1.0, (run.seconds - run.stage_began) / (left * share)) if left > 0 else 1.0
+        by_time = (run.seconds - run.stage_began) / (left * share) if left > 0 else 1.0
+        return min(1.0, max(by_steps, by_time))
 
     def ended(self, run: Run) -> bool:
         """Whether the current stage has nothing left to spend."""
@@ -58,25 +58,32 @@ class Budget:
         """Part of the whole budget that is spent, 0 to 1."""
         if run.stage == len(self.shares):
             return 1.0
-        if not self.steps:
+        if self.seconds:
             return min(1.0, run.seconds / self.seconds)
-        before = sum(self.shares[: run.stage])
-        return before + self.shares[run.stage] * self.stage_fraction(run)
+        return (sum(self.steps[: run.stage]) + run.stage_step) / sum(self.steps)
 
     def seconds_left(self, run: Run) -> float:
         """Seconds to go; for a training by steps, judged by its pace so far."""
         left = 1 - self.fraction(run)
-        if not self.steps:
+        if self.seconds:
             return left * self.seconds
-        return left * self.steps * run.seconds / run.step if run.step else 0.0
+        return left * sum(self.steps) * run.seconds / run.step if run.step else 0.0
 
     def score_due(self, run: Run) -> bool:
         """Whether it is time to look at the held-out voxels."""
         due = self.fraction(run) * SCORES >= len(run.scores) + 1
-        return due and (self.steps > 0 or run.scoring_seconds <= SCORING_SHARE * run.seconds)
+        return due and (not self.seconds or run.scoring_seconds <= SCORING_SHARE * run.seconds)
 
 
 def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:
     """Share a training's steps or minutes among its stages."""
     total = sum(stage.share for stage in stages)
-    return Budget(config.steps, 60 * config.minutes, tuple(s.share / total for s in stages))
+    shares = tuple(stage.share / total for stage in stages)
+    if not config.steps:
+        return Budget(tuple(stage.most_steps for stage in stages), 60 * config.minutes, shares)
+    steps: list[int] = []
+    for n, stage in enumerate(stages):
+        # What one stage leaves, by rounding or by its limit, the next ones share.
+        own = round((config.steps - sum(steps)) * shares[n] / sum(shares[n:]))
+        steps.append(min(own, stage.most_steps or own))
+    return Budget(tuple(steps), 0.0, shares)

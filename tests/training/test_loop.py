@@ -13,6 +13,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.stage import Stage
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import Command, Score
 from napari_volseg.training.held_out import score_of
@@ -127,7 +128,7 @@ def test_stop_is_answered_while_a_stage_prepares():
 
 def test_what_preparing_takes_is_shared_among_the_stages():
     """A long preparation shortens every stage and takes none of them away."""
-    budget = Budget(0, 100.0, (0.1, 0.9))
+    budget = Budget((0, 0), 100.0, (0.1, 0.9))
     run = Run(torch.nn.Identity(), torch.nn.Identity(), stage_began=40.0)
     run.seconds = 43.0
     assert budget.stage_fraction(run) == pytest.approx(0.5)
@@ -241,11 +242,33 @@ def test_as_many_steps_are_taken_as_were_asked_for(steps):
 
 
 def test_budget_is_shared_among_stages():
-    budget = Budget(steps=100, seconds=0, shares=(0.25, 0.75))
+    budget = Budget(steps=(25, 75), seconds=0, shares=(0.25, 0.75))
     module = torch.nn.Identity()
     run = Run(module, module, stage=1, stage_step=30, step=55, seconds=11)
     assert budget.stage_fraction(run) == pytest.approx(0.4)
     assert budget.fraction(run) == pytest.approx(0.25 + 0.75 * 0.4)
     assert budget.seconds_left(run) == pytest.approx(0.45 * 100 * 11 / 55)
     timed = plan_budget(TrainingConfig(minutes=2), ())
-    assert (timed.steps, timed.seconds) == (0, 120)
+    assert (timed.steps, timed.seconds) == ((), 120)
+
+
+def limited(most_steps: int) -> Stage:
+    return Stage("any", sample=None, loss=None, optimizer=None, most_steps=most_steps)
+
+
+def test_a_stage_ends_at_its_limit_or_when_its_time_is_up():
+    budget = plan_budget(TrainingConfig(minutes=1), (limited(40), limited(0)))
+    module = torch.nn.Identity()
+    run = Run(module, module, stage_step=10, seconds=3)
+    assert budget.stage_fraction(run) == pytest.approx(10 / 40)
+    run.seconds = 15  # Half of its half of the minute: time runs faster than steps.
+    assert budget.stage_fraction(run) == pytest.approx(0.5)
+    run.stage_step = 40
+    assert budget.ended(run)
+    after = Run(module, module, stage=1, stage_began=15, seconds=37.5)
+    assert budget.stage_fraction(after) == pytest.approx(0.5)  # All that is left is its own.
+
+
+def test_steps_that_a_limit_leaves_go_to_the_next_stages():
+    stages = (limited(10), limited(0), limited(0))
+    assert plan_budget(TrainingConfig(steps=100), stages).steps == (10, 45, 45)
