@@ -71,9 +71,12 @@ class Budget:
         return left * self.steps * run.seconds / run.step if run.step else 0.0
 
     def score_due(self, run: Run) -> bool:
-        """Whether it is time to look at the held-out voxels."""
-        due = self.fraction(run) * SCORES >= len(run.scores) + 1
-        return due and (self.steps > 0 or run.scoring_seconds <= SCORING_SHARE * run.seconds)
+        """Whether it is time to look at the held-out voxels: regularly, and between stages."""
+        between = run.stage_step == 0
+        due = between or self.fraction(run) * SCORES >= len(run.scores) + 1
+        # What a stage came to is worth taking some of the time before its turn.
+        seconds = self.seconds if between else run.seconds
+        return due and (self.steps > 0 or run.scoring_seconds <= SCORING_SHARE * seconds)
 
 
 def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:
