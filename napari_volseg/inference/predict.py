@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import Intensity, measure_intensity, standardize
-from napari_volseg.data.tiles import Region, Tile, center_of, read_block, tile_grid
+from napari_volseg.data.tiles import (
+    Region,
+    Tile,
+    center_of,
+    crop_around,
+    meet,
+    read_block,
+    relative,
+    tile_grid,
+)
 from napari_volseg.inference.device import pick_device
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 from napari_volseg.sparse.position import with_region_position
@@ -82,7 +91,7 @@ def predict(
     module, config = checkpoint.module(chosen)
     intensity = intensity_for(checkpoint, volume)
     architecture = get_architecture(checkpoint.model)
-    table = label_table(checkpoint)
+    table = label_table([c.id for c in checkpoint.classes])
     regions = class_probabilities(module, config, architecture, volume, intensity, chosen, near)
     for region, probabilities, done, total in regions:
         labels = table[probabilities.argmax(0).cpu().numpy()]
@@ -99,9 +108,45 @@ def predict_volume(
     InputError
         As ``predict``.
     """
-    labels = np.zeros(volume.shape, dtype=label_table(checkpoint).dtype)
+    table = label_table([c.id for c in checkpoint.classes])
+    labels = np.zeros(volume.shape, dtype=table.dtype)
     for piece in predict(checkpoint, volume, device=device):
         labels[piece.region] = piece.labels
+    return labels
+
+
+def predict_region(
+    module: nn.Module,
+    config: object,
+    architecture: AnyArchitecture,
+    volume: Volume,
+    intensity: Intensity,
+    device: torch.device,
+    class_ids: Sequence[int],
+    region: Region,
+) -> NDArray[np.integer]:
+    """Predict a region, at the cost of no more of the volume than its context.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode, on the device.
+    class_ids : sequence of int
+        Label of each class index.
+    region : region
+        Inside the volume.
+
+    Returns
+    -------
+    uint8 or uint16 (z, y, x)
+        Class ids, never 0: those that ``predict_volume`` finds there.
+    """
+    table = label_table(class_ids)
+    labels = np.zeros([side.stop - side.start for side in region], dtype=table.dtype)
+    for piece, probabilities, _, _ in class_probabilities(
+        module, config, architecture, volume, intensity, device, within=region
+    ):
+        labels[relative(piece, region)] = table[probabilities.argmax(0).cpu().numpy()]
     return labels
 
 
@@ -127,10 +172,9 @@ def intensity_for(checkpoint: Checkpoint, volume: Volume) -> Intensity:
     return measure_intensity(volume)
 
 
-def label_table(checkpoint: Checkpoint) -> NDArray[np.integer]:
+def label_table(class_ids: Sequence[int]) -> NDArray[np.integer]:
     """Label of each class index, uint8 where that is enough, else uint16."""
-    ids = [c.id for c in checkpoint.classes]
-    return np.asarray(ids, dtype=np.uint8 if max(ids) < 256 else np.uint16)
+    return np.asarray(class_ids, dtype=np.uint8 if max(class_ids) < 256 else np.uint16)
 
 
 @torch.inference_mode()
@@ -143,6 +187,7 @@ def class_probabilities(
     device: torch.device,
     near: View | None = None,
     wanted: Callable[[Region], bool] = lambda region: True,
+    within: Region | None = None,
 ) -> Iterator[tuple[Region, Tensor, int, int]]:
     """Walk a volume as the architecture asks and yield class probabilities.
 
@@ -152,6 +197,8 @@ def class_probabilities(
         In evaluation mode, on the device.
     wanted : callable (region) -> bool
         Regions for which it is False are not computed; the others are.
+    within : region, optional
+        What to predict of the volume; all by default.
 
     Yields
     ------
@@ -165,7 +212,11 @@ def class_probabilities(
             block = with_region_position(block, tile.read, volume.shape)
         return architecture.probabilities(module, config, block[None].to(device), tile.trim)
 
-    tiles = [t for t in order_tiles(plan_tiles(walk, volume.shape), near) if wanted(t.write)]
+    if within is None:
+        tiles = plan_tiles(walk, volume.shape)
+    else:
+        tiles = plan_region(walk, volume.shape, within)
+    tiles = [t for t in order_tiles(tiles, near) if wanted(t.write)]
     for done, tile in enumerate(tiles, start=1):
         yield tile.write, tile_probabilities(tile), done, len(tiles)
 
@@ -173,6 +224,32 @@ def class_probabilities(
 def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
     """Return the tiles of a walk over a volume of that shape."""
     return tile_grid(shape, walk.core, walk.halo, walk.border, walk.align)
+
+
+def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list[Tile]:
+    """Return tiles for a region, each of which reads no more than what it writes asks for.
+
+    What is predicted there is what a walk over the whole volume predicts. Axes that a tile
+    sees whole, and tiles that see the mirrored volume beyond its borders (and have one size
+    for that), are read as in that walk.
+    """
+    thin = [2 * (s.stop - s.start) <= core for s, core in zip(region, walk.core, strict=True)]
+    if walk.border == "clip" and any(thin):
+        # What a thin tile leaves of the memory makes it wide: less context is seen twice.
+        z, y, x = (core if t else 2 * core for core, t in zip(walk.core, thin, strict=True))
+        walk = replace(walk, core=(z, y, x))
+    # A core of 0 stands for a whole axis, which is then needed whole.
+    z, y, x = (h if core else n for core, h, n in zip(walk.core, walk.halo, shape, strict=True))
+    planned = []
+    for tile in plan_tiles(walk, shape):
+        write = meet(tile.write, region)
+        if any(side.start == side.stop for side in write):
+            continue
+        read, trim = tile.read, relative(write, tile.read)
+        if walk.border == "clip":
+            read, trim = crop_around(write, (z, y, x), walk.align, shape)
+        planned.append(Tile(read, write, trim))
+    return planned
 
 
 def order_tiles(tiles: Sequence[Tile], near: View | None) -> list[Tile]:

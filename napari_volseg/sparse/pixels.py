@@ -220,6 +220,7 @@ def pixel_stage(
 
     return Stage(
         name="pixels",
+        instant=True,
         prepare=prepare,
         sample=lambda generator: draw_voxels(*voxels[0], generator),
         loss=loss,

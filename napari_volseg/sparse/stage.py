@@ -110,6 +110,8 @@ class Stage(Generic[M]):
     prepare : callable (module) -> iterator of float
         Run through when the stage starts or is resumed, for what it computes once with
         the weights that earlier stages left; yields the part that is done, 0 to 1.
+    instant : bool
+        Whether its parameters alone give an answer, long before a network beside them does.
     """
 
     name: str
@@ -121,3 +123,4 @@ class Stage(Generic[M]):
     share: float = 1.0
     most_steps: int = 0
     prepare: Callable[[M], Iterator[float]] = nothing_to_prepare
+    instant: bool = False

@@ -70,9 +70,20 @@ class Budget:
         return left * sum(self.steps) * run.seconds / run.step if run.step else 0.0
 
     def score_due(self, run: Run) -> bool:
-        """Whether it is time to look at the held-out voxels."""
-        due = self.fraction(run) * SCORES >= len(run.scores) + 1
-        return due and (not self.seconds or run.scoring_seconds <= SCORING_SHARE * run.seconds)
+        """Whether it is time to look at the held-out voxels: regularly, and between stages."""
+        if not self.seconds:
+            return run.stage_step == 0 or self._behind(run)
+        if run.stage_step == 0:
+            # What a stage came to is worth taking some of the time before its turn.
+            return run.scoring_seconds <= SCORING_SHARE * self.seconds
+        # A stage that needs few steps is not held up.
+        limited = self.steps[run.stage] > 0
+        return (
+            not limited and self._behind(run) and run.scoring_seconds <= SCORING_SHARE * run.seconds
+        )
+
+    def _behind(self, run: Run) -> bool:
+        return self.fraction(run) * SCORES >= len(run.scores) + 1
 
 
 def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:

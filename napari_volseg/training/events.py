@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
 
 
 class Command(Enum):
-    """What ``generator.send`` accepts."""
+    """What ``generator.send`` accepts, beside ``PreviewRequest``."""
 
     STOP = "stop"
     """Yield a last event with a checkpoint and end."""
+
+
+@dataclass(frozen=True)
+class PreviewRequest:
+    """Ask a running training what it says now of a region of its first volume.
+
+    The next event brings the answer; before anything is learned, the one after the first
+    step. A later request replaces one that is not answered yet.
+    """
+
+    region: Region
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What a network says of a region in the middle of its training.
+
+    Attributes
+    ----------
+    region : region
+        Of the first volume.
+    labels : uint8 or uint16 (z, y, x)
+        Class ids, never 0.
+    seconds : float
+        What it took the training.
+    """
+
+    region: Region
+    labels: NDArray[np.integer] = field(repr=False)
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +87,7 @@ class Progress:
     loss : float or None
         Loss of this step; None while a stage prepares.
     stage : str
-        Name of the stage.
+        Name of the stage, after a step the one that the step was of.
     device : str
         In words, for the user.
     memory_bytes : int
@@ -64,6 +98,10 @@ class Progress:
         Set when there is one worth keeping: after each score, and always at the end.
     note : str
         Something the user should know, or "".
+    instant : bool
+        Whether the network is as yet an instant answer: its pixel classifier alone.
+    preview : Preview or None
+        Set where one was asked for.
     """
 
     step: int
@@ -78,3 +116,5 @@ class Progress:
     score: Score | None = None
     checkpoint: Checkpoint | None = None
     note: str = ""
+    instant: bool = False
+    preview: Preview | None = None

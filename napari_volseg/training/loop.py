@@ -13,11 +13,12 @@ from torch import nn
 
 from napari_volseg.data.annotation import Case
 from napari_volseg.inference.device import describe_device, memory_in_use, pick_device
+from napari_volseg.inference.predict import predict_region
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.budget import Budget, plan_budget
-from napari_volseg.training.events import Command, Progress, Score
+from napari_volseg.training.events import Command, Preview, PreviewRequest, Progress, Score
 from napari_volseg.training.held_out import score_held_out
 from napari_volseg.training.priority import lower_thread_priority
 from napari_volseg.training.run import (
@@ -35,6 +36,7 @@ from napari_volseg.training.run import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.sparse.stage import Stage
 
@@ -46,13 +48,14 @@ def train(
     config: TrainingConfig | None = None,
     *,
     resume: Checkpoint | None = None,
-) -> Generator[Progress, Command | None, None]:
+) -> Generator[Progress, Command | PreviewRequest | None, None]:
     """Train an architecture on sparsely labeled volumes.
 
     Yields before the first step, while a stage prepares, after each step, and at the
     end; the last event carries the final checkpoint. Time in which the caller holds the
     generator (a pause) does not count. ``send(Command.STOP)`` answers with a last event,
-    whose checkpoint predicts and can be resumed.
+    whose checkpoint predicts and can be resumed. ``send(PreviewRequest(region))`` is
+    answered by the next event (see there), and takes of the training nothing but time.
 
     Parameters
     ----------
@@ -86,42 +89,76 @@ def train(
     stages = architecture.stages(model_config, config, pool)
     budget = plan_budget(config, stages)
     optimizer_state = None
+    warm = False
     if resume is not None and continues(resume, cases, config):
         optimizer_state = restore(run, resume)
     elif resume is not None:
+        warm = True
         start_weights(run.module, resume, pool.class_ids)
         run.averaged.load_state_dict(run.module.state_dict())
 
-    def event(loss: float | None, score: Score | None, keep: bool, note: str = "") -> Progress:
-        stage = stages[min(run.stage, len(stages) - 1)]
+    def preview(region: Region) -> Preview:
+        began = time.perf_counter()
+        run.averaged.eval()
+        first = pool.cases[0]
+        labels = predict_region(
+            run.averaged,
+            model_config,
+            architecture,
+            first.volume,
+            first.intensity,
+            device,
+            pool.class_ids,
+            region,
+        )
+        seconds = time.perf_counter() - began
+        run.seconds += seconds
+        return Preview(region, labels, seconds)
+
+    asked: PreviewRequest | None = None
+
+    def tell(
+        loss: float | None, score: Score | None, keep: bool, note: str = ""
+    ) -> Generator[Progress, Command | PreviewRequest | None, bool]:
+        """Yield an event, with the preview that was asked for; return whether to stop."""
+        nonlocal asked
+        shown = None
+        if asked is not None and (run.step > 0 or warm):
+            shown, asked = preview(asked.region), None
         checkpoint = None
         if keep:
             checkpoint = snapshot(run, cases, config, architecture, model_config, pool)
-        return replace(
+        heard = yield replace(
             progress_of(run, budget, stage, device),
             loss=loss,
             score=score,
             checkpoint=checkpoint,
             note=note,
+            # What went on from a trained network is more than its pixel classifier.
+            instant=stage.instant and not warm,
+            preview=shown,
         )
+        if isinstance(heard, PreviewRequest):
+            asked = heard
+        return heard is Command.STOP
 
     loss = None
     while budget.ended(run):
         end_stage(run)
     finished = run.stage == len(stages)
-    command = yield event(None, run.best, keep=finished)
+    stage = stages[min(run.stage, len(stages) - 1)]
+    stop = yield from tell(None, run.best, keep=finished)
     while not finished:
-        if command is Command.STOP:
-            yield event(loss, None, keep=True, note="stopped")
+        if stop:
+            yield from tell(loss, None, keep=True, note="stopped")
             return
         stage = stages[run.stage]
         began = time.perf_counter()
         if run.optimizer is None:
             for _ in stage.prepare(run.module):
                 run.seconds += time.perf_counter() - began
-                command = yield event(None, None, keep=False)
-                if command is Command.STOP:
-                    yield event(None, None, keep=True, note="stopped")
+                if (yield from tell(None, None, keep=False)):
+                    yield from tell(None, None, keep=True, note="stopped")
                     return
                 began = time.perf_counter()
             begin_stage(run, stage)
@@ -142,7 +179,7 @@ def train(
             keep_best(run, score)
             run.scoring_seconds += time.perf_counter() - began
             run.seconds += time.perf_counter() - began
-        command = yield event(loss, score, keep=finished or score is not None)
+        stop = yield from tell(loss, score, keep=finished or score is not None)
 
 
 def progress_of(run: Run, budget: Budget, stage: Stage[Any], device: torch.device) -> Progress:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.transforms import CompositeAffine
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from numpy.typing import NDArray
 
+    from napari_volseg.data.tiles import Region
+
 METADATA = "napari_volseg"
 """Key of ``layer.metadata`` under which all that is ours is kept, as a mapping."""
 
-ANNOTATION, PREDICTION = "annotation", "prediction"
+ANNOTATION, PREDICTION, PREVIEW = "annotation", "prediction", "preview"
 """Roles that a labels layer is noted to have."""
 
 MAX_CLASSES = 32
@@ -141,6 +144,43 @@ def empty_prediction(layer: Labels, classes: Sequence[LabelClass]) -> None:
     set_classes(layer, classes)
 
 
+def new_preview(
+    image: Image, region: Region, labels: NDArray[np.integer], classes: Sequence[LabelClass]
+) -> Labels:
+    """Make an overlay for a region of an image layer, which looks like a prediction.
+
+    Parameters
+    ----------
+    labels : uint8 or uint16 (z, y, x)
+        Of the region.
+    """
+    layer = Labels(
+        labels,
+        name="live preview",
+        opacity=PREDICTION_OPACITY,
+        **geometry_of(image) | {"translate": place_of(image, region)},
+    )
+    note(layer, role=PREVIEW)
+    layer.editable = False
+    set_classes(layer, classes)
+    return layer
+
+
+def show_region(layer: Labels, image: Image, region: Region, labels: NDArray[np.integer]) -> None:
+    """Let a layer that ``new_preview`` made show another region of the image."""
+    layer.data = labels
+    layer.editable = False
+    layer.translate = place_of(image, region)
+
+
+def place_of(image: Image, region: Region) -> NDArray[np.float64]:
+    """Return the translation of a layer that shows a region of an image layer."""
+    to_physical = CompositeAffine(
+        image.scale, image.translate, rotate=image.rotate, shear=image.shear
+    )
+    return np.asarray(to_physical([side.start for side in region]))
+
+
 def label_dtype(classes: Sequence[LabelClass]) -> type[np.unsignedinteger[Any]]:
     """Return uint8 where it holds every class id, else uint16."""
     return np.uint8 if max(c.id for c in classes) <= np.iinfo(np.uint8).max else np.uint16
@@ -154,10 +194,11 @@ def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
 def set_classes(layer: Labels, classes: Sequence[LabelClass]) -> None:
     """Give a labels layer its classes: kept in its metadata, shown in their colors.
 
-    The background of a prediction is transparent.
+    The background of a prediction, and of a preview of one, is transparent.
     """
     note(layer, classes=tuple(classes))
-    layer.colormap = class_colormap(classes, dense=noted(layer).get("role") == PREDICTION)
+    dense = noted(layer).get("role") in (PREDICTION, PREVIEW)
+    layer.colormap = class_colormap(classes, dense=dense)
 
 
 def class_colormap(classes: Sequence[LabelClass], *, dense: bool) -> DirectLabelColormap:

@@ -18,6 +18,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     MAX_CLASSES,
+    PREVIEW,
     check_annotation,
     classes_of,
     empty_prediction,
@@ -130,7 +131,8 @@ class Session:
 
     def labels(self) -> list[Labels]:
         """Return the labels layers to choose from."""
-        return [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
+        labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
+        return [layer for layer in labels if noted(layer).get("role") != PREVIEW]
 
     def choose_image(self, layer: Image | None) -> None:
         """Work on the volume of this image layer, or on none."""
@@ -309,14 +311,18 @@ class Session:
         if self.prediction is not None:
             empty_prediction(self.prediction, classes)
             return self.prediction
+        layer = new_prediction(self.image, self.volume, classes)
+        self.insert_overlay(layer)
+        self.set_prediction(layer)
+        return layer
+
+    def insert_overlay(self, layer: Labels) -> None:
+        """Show a layer below the annotation; the one that is painted on stays the active one."""
         layers = self.viewer.layers
         active = layers.selection.active
-        layer = new_prediction(self.image, self.volume, classes)
         below = layers.index(self.annotation) if self.annotation is not None else len(layers)
         layers.insert(below, layer)
         layers.selection.active = active
-        self.set_prediction(layer)
-        return layer
 
     def _on_inserted(self, event: Any) -> None:
         layer: Layer = event.value

@@ -11,6 +11,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.parts import DOT, button, column, duration, label, named, row, say
 from napari_volseg.widgets.plot import TrainingPlot
+from napari_volseg.widgets.preview import LivePreview
 from napari_volseg.widgets.session import Model
 from napari_volseg.widgets.training_settings import TrainingSettings
 from napari_volseg.widgets.work import train_on
@@ -60,6 +61,7 @@ class TrainStep(QWidget):
         self._refusal = ""
         self._stopping = False
         self._settings = TrainingSettings(background, memory)
+        self._preview = LivePreview(session, memory, self.job.send)
         self._build()
         self._redraw = QTimer(self)
         self._redraw.setInterval(REDRAW_MS)
@@ -97,6 +99,7 @@ class TrainStep(QWidget):
                 self._settings,
                 self._afresh,
                 row(self._train, self._pause, self._stop, stretch=0),
+                self._preview,
                 self._reason,
                 self._status,
                 self._machine,
@@ -127,6 +130,7 @@ class TrainStep(QWidget):
         self._name, self._refusal, self._stopping = volume.name, "", False
         self._plot.clear()
         self._plot.show()
+        self._preview.start()
         resume = self._model_to_go_on_from(config, volume.channels)
         self.job.start(train_on, volume, annotation.data.copy(), session.classes, config, resume)
         self._redraw.start()
@@ -164,6 +168,9 @@ class TrainStep(QWidget):
 
     def _on_progress(self, progress: Progress) -> None:
         self._last = progress
+        # A request now would take the place of a Stop that is still on its way.
+        if not self._stopping:
+            self._preview.hear(progress)
         minutes = progress.seconds / 60
         if progress.loss is not None:
             self._losses.append((minutes, progress.loss))
@@ -231,4 +238,5 @@ class TrainStep(QWidget):
     def shutdown(self) -> None:
         """End the thread at its next step, and drop what it still says."""
         self._redraw.stop()
+        self._preview.shutdown()
         self.job.shutdown()

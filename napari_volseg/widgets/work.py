@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_volseg.review.objects import Objects
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.object_config import ObjectConfig
-    from napari_volseg.training.events import Command, Progress
+    from napari_volseg.training.events import Command, PreviewRequest, Progress
 
 
 def train_on(
@@ -34,7 +34,7 @@ def train_on(
     classes: Sequence[LabelClass],
     config: TrainingConfig,
     resume: Checkpoint | None,
-) -> Generator[Progress, Command | None, None]:
+) -> Generator[Progress, Command | PreviewRequest | None, None]:
     """Train on one annotated volume; classes without paint are left out.
 
     Raises

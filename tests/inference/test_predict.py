@@ -11,8 +11,15 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.device import pick_device
-from napari_volseg.inference.predict import predict, predict_volume
+from napari_volseg.inference.predict import (
+    intensity_for,
+    plan_region,
+    predict,
+    predict_region,
+    predict_volume,
+)
 from napari_volseg.models.checkpoint import Checkpoint
+from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d import UNet3DConfig, build
 from napari_volseg.sparse.config import TrainingConfig
 
@@ -70,6 +77,32 @@ def test_tiled_equals_whole(config, shape):
     at_once = list(predict(checkpoint_of(one_tile), volume, device="cpu"))
     assert len(at_once) == 1
     np.testing.assert_allclose(tiled, at_once[0].probabilities, atol=1e-5)
+
+
+@every_padding
+@pytest.mark.parametrize("shape", [(17, 25, 29), (3, 75, 17)])
+def test_a_region_is_what_the_whole_volume_has_there(config, shape):
+    volume, checkpoint = noise(shape), checkpoint_of(config)
+    labels = predict_volume(checkpoint, volume, device="cpu")
+    module, settings = checkpoint.module(torch.device("cpu"))
+    z, y, x = (slice(0, n) for n in shape)
+    far = slice(shape[1] - 10, shape[1] - 9)
+    for region in ((slice(2, 3), y, x), (z, far, x), (z, slice(7, 15), slice(16, 17))):
+        found = predict_region(
+            module, settings, get_architecture("unet3d"), volume,
+            intensity_for(checkpoint, volume), torch.device("cpu"), (1, 2, 5), region,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found, labels[region])
+
+
+def test_a_slice_costs_no_more_than_its_context():
+    unet, shape = get_architecture("unet3d"), (300, 200, 200)
+    walk = unet.walk(replace(FILTERED, tile=(112, 112, 112)), shape)
+    region = (slice(150, 151), slice(0, 200), slice(0, 200))
+    tiles = plan_region(walk, shape, region)
+    assert sum(np.prod([s.stop - s.start for s in t.write]) for t in tiles) == 200 * 200
+    thickest = max(t.read[0].stop - t.read[0].start for t in tiles)
+    assert thickest <= 1 + 2 * walk.halo[0] + walk.align[0] < 112
 
 
 @every_padding

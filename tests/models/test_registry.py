@@ -20,7 +20,7 @@ from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.losses import cross_entropy, dice_loss
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.sparse.stage import IGNORE
-from napari_volseg.training.events import Command
+from napari_volseg.training.events import Command, PreviewRequest
 from napari_volseg.training.loop import train
 
 if TYPE_CHECKING:
@@ -56,6 +56,21 @@ def test_trains_and_predicts_an_odd_volume_with_any_channels_and_classes(name):
     assert labels.shape == case.volume.shape
     assert set(np.unique(labels)) <= {1, 2, 3}
     assert all(np.isfinite(e.loss) for e in events if e.loss is not None)
+
+
+@every_architecture
+def test_a_previewed_slice_is_that_of_the_predicted_volume(name):
+    case = odd_case()
+    z, y, x = (slice(0, n) for n in case.volume.shape)
+    # Nothing is held out: the checkpoint holds the weights of the moment, not the best.
+    running = train(case, TrainingConfig(model=name, device="cpu", steps=12, held_out=0.0))
+    while next(running).step < 7:
+        pass
+    for region in ((slice(2, 3), y, x), (z, y, slice(20, 21))):
+        preview = running.send(PreviewRequest(region)).preview
+    labels = predict_volume(running.send(Command.STOP).checkpoint, case.volume, device="cpu")
+    np.testing.assert_array_equal(preview.labels, labels[region])
+    assert preview.labels.dtype == labels.dtype
 
 
 @every_architecture

@@ -61,7 +61,7 @@ def test_events_tell_what_happens():
     assert [e.step for e in events] == [0, *range(13)]  # The stage of the pixels prepares.
     assert events[-1].fraction == 1 and events[-1].seconds_left == 0
     assert events[-1].checkpoint.step == 12
-    assert [e.stage for e in events][1:] == ["pixels"] * 6 + ["context"] * 7
+    assert [e.stage for e in events][1:] == ["pixels"] * 7 + ["context"] * 6
     fractions = [e.fraction for e in events]
     assert fractions == sorted(fractions)
     assert all(e.score is not None for e in events if e.checkpoint)

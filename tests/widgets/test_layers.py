@@ -99,6 +99,19 @@ def test_derived_layers_lie_exactly_over_the_image():
         assert layer.data.shape == image.data.shape and layer.data.dtype == np.uint8
 
 
+def test_a_preview_lies_where_its_region_is_and_can_move():
+    image = Image(np.zeros((5, 6, 7), np.uint8), **GEOMETRY)
+    xy = (slice(2, 3), slice(0, 6), slice(0, 7))
+    layer = layers.new_preview(image, xy, np.ones((1, 6, 7), np.uint8), default_classes())
+    assert layer.data_to_world((0, 3, 4)) == pytest.approx(image.data_to_world((2, 3, 4)))
+    assert layer.units == image.units and layer.axis_labels == image.axis_labels
+    assert not layer.editable and layer.get_color(1)[3] == 0 and layer.get_color(2)[3] == 1
+    yz = (slice(0, 5), slice(0, 6), slice(4, 5))
+    layers.show_region(layer, image, yz, np.full((5, 6, 1), 2, np.uint8))
+    assert layer.data_to_world((2, 3, 0)) == pytest.approx(image.data_to_world((2, 3, 4)))
+    assert layer.data.shape == (5, 6, 1) and not layer.editable
+
+
 def test_a_prediction_shows_no_background_and_cannot_be_painted_by_accident():
     image = Image(np.zeros((3, 4, 5), np.uint8))
     layer = layers.new_prediction(image, layers.volume_of(image), default_classes((1, 2)))
