@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari_volseg.inference.predict import predict, predict_volume
     from napari_volseg.models.checkpoint import load_model, save_model
     from napari_volseg.review.metrics import evaluate
+    from napari_volseg.review.suggest import Suggestion, suggest
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.training.loop import train
 
@@ -33,6 +34,8 @@ _HOME = {
     "load_model": "models.checkpoint",
     "save_model": "models.checkpoint",
     "evaluate": "review.metrics",
+    "Suggestion": "review.suggest",
+    "suggest": "review.suggest",
     "TrainingConfig": "sparse.config",
     "train": "training.loop",
 }
@@ -40,6 +43,7 @@ _HOME = {
 __all__ = [
     "Annotation",
     "Case",
+    "Suggestion",
     "TrainingConfig",
     "Volume",
     "evaluate",
@@ -49,6 +53,7 @@ __all__ = [
     "read_annotation",
     "read_volume",
     "save_model",
+    "suggest",
     "train",
     "write_labels",
 ]

@@ -10,9 +10,19 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from napari_volseg import __version__, load_model, read_annotation, read_volume, write_labels
+from napari_volseg import (
+    Annotation,
+    Suggestion,
+    __version__,
+    load_model,
+    read_annotation,
+    read_volume,
+    suggest,
+    write_labels,
+)
 from napari_volseg.cli import main
 from napari_volseg.cli.train import read_cases
+from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import write_volume
 from napari_volseg.data.volume import Volume
 from napari_volseg.sparse.config import TrainingConfig
@@ -71,7 +81,15 @@ def model(case, tmp_path_factory):
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("demo", "models", "train", "predict", "evaluate", "classify-objects"):
+    for command in (
+        "demo",
+        "models",
+        "train",
+        "predict",
+        "evaluate",
+        "suggest",
+        "classify-objects",
+    ):
         assert command in out
 
 
@@ -260,6 +278,60 @@ def test_evaluate_points_out_what_it_cannot_know(run, case, tmp_path):
     assert "millimeter" in err
 
 
+def test_suggest_lists_slices_to_paint_next(run, case, model):
+    files = (model, case / "image.ome.tif", "--annotation", case / "annotation.tif")
+    code, out, err = run("suggest", *files, "-n", 3, "--json")
+    assert code == 0
+    assert "image.ome.tif" in err
+    found = json.loads(out)
+    assert [list(row) for row in found] == [["axis", "index", "score", "view"]] * 3
+    scores = [row["score"] for row in found]
+    assert scores == sorted(scores, reverse=True)
+    complete = {(0, 4), (1, 10), (2, 12)}
+    assert not complete & {(row["axis"], row["index"]) for row in found}
+    assert all(0 <= row["index"] < SHAPE[row["axis"]] for row in found)
+    _, lines, _ = run("suggest", *files)
+    assert len(lines.splitlines()) == 5
+    best = found[0]
+    assert lines.startswith(f"{best['view']} {best['index']:>2}  score {best['score']:.3f}\n")
+
+
+def test_suggest_is_the_same_from_python(run, case, model):
+    volume = read_volume(case / "image.ome.tif")
+    annotation = read_annotation(case / "annotation.tif")
+    *_, last = events = list(suggest(load_model(model), volume, annotation, n=2))
+    assert [event.done for event in events] == list(range(1, last.total + 1))
+    _, out, _ = run(
+        *("suggest", model, case / "image.ome.tif", "-n", 2, "--json"),
+        *("--annotation", case / "annotation.tif"),
+    )
+    for one, row in zip(last.slices, json.loads(out), strict=True):
+        assert one == Suggestion(row["axis"], row["index"], pytest.approx(row["score"]))
+    with pytest.raises(InputError, match="0 slices"):
+        next(suggest(load_model(model), volume, n=0))
+    other = Annotation(np.ones((3, 4, 5), np.uint8))
+    with pytest.raises(InputError, match="shape"):
+        next(suggest(load_model(model), volume, other))
+
+
+def test_suggest_without_an_annotation_and_with_all_painted(run, case, model):
+    files = (model, case / "image.ome.tif")
+    code, out, _ = run("suggest", *files, "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 5
+    assert run("suggest", *files, "--annotation", case / "truth.tif", "--json")[1] == "[]\n"
+    code, out, _ = run("suggest", *files, "--annotation", case / "truth.tif")
+    assert (code, out) == (0, "no slice is left to paint\n")
+
+
+def test_suggest_with_another_value_for_unlabeled(run, case, model, tmp_path):
+    annotation = read_annotation(case / "annotation.tif").labels
+    np.save(tmp_path / "a.npy", np.where(annotation == 0, 3, annotation - 1).astype(np.int64))
+    files = (model, case / "image.ome.tif", "--json", "--annotation")
+    _, expected, _ = run("suggest", *files, case / "annotation.tif")
+    assert run("suggest", *files, tmp_path / "a.npy", "--unlabeled", 3)[1] == expected
+
+
 def test_demo_goes_through_all_of_it(run, tmp_path, monkeypatch):
     monkeypatch.setattr("napari_volseg.cli.demo.SHAPE", (16, 40, 40))
     code, out, _ = run("demo", "--headless", "--minutes", 0.01, "-o", tmp_path / "demo", "--json")
@@ -316,6 +388,10 @@ def test_demo_opens_the_window(run, monkeypatch):
         (("train", "a.tif", "b.tif", "-o", "m.volseg", "--resume", "old"), "old: no such file"),
         (("predict",), "MODEL"),
         (("predict", "m.volseg", "a.tif", "-o", "b.tif"), "m.volseg: no such file"),
+        (("suggest", "m.volseg"), "IMAGE"),
+        (("suggest", "m.volseg", "a.tif"), "m.volseg: no such file"),
+        (("suggest", "m.volseg", "a.tif", "-n", "0"), "-n is 0"),
+        (("suggest", "m.volseg", "a.tif", "-n", "x"), "-n"),
         (("evaluate", "a.tif"), "TRUTH"),
         (("evaluate", "a.tif", "b.tif"), "a.tif: no such file"),
         (("demo", "--headless", "--minutes", "0"), "--minutes"),
@@ -373,6 +449,23 @@ def test_predict_checks_every_image_before_the_first(refused, case, model, tmp_p
     assert str(colorful) in error
     assert "channels" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_suggest_names_the_file_that_does_not_fit(refused, case, model, tmp_path):
+    image, small = case / "image.ome.tif", tmp_path / "small.npy"
+    np.save(small, np.ones((3, 4, 5), dtype=np.uint8))
+    colorful = write_case(tmp_path / "case", channels=2) / "image.ome.tif"
+    missing = tmp_path / "missing.tif"
+    for arguments, name, words in (
+        ((image, image), image, "not a napari-volseg model"),
+        ((model, missing), missing, "no such file"),
+        ((model, colorful), colorful, "channels"),
+        ((model, image, "--annotation", missing), missing, "no such file"),
+        ((model, image, "--annotation", small), small, "shape"),
+    ):
+        error = refused("suggest", *arguments)
+        assert str(name) in error
+        assert words in error
 
 
 def test_a_file_that_is_no_model(refused, case, tmp_path):

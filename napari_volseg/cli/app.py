@@ -271,6 +271,53 @@ def evaluate(
 
 
 @app.command
+def suggest(
+    model: Path,
+    image: Path,
+    /,
+    *,
+    annotation: Path | None = None,
+    unlabeled: Unlabeled = UNLABELED,
+    number: Annotated[int, Parameter(name=["--number", "-n"])] = 5,
+    device: str = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say which slices to paint next: those that should teach the model most, best first.
+
+    Predicts the image, and looks for where the model is in doubt and little is painted. Each
+    slice has a view and an index from 0 (with --json also the axis: 0 is z, 1 is y, 2 is x),
+    and a score: the part of the doubt that painting it should settle, over the effort.
+
+    Parameters
+    ----------
+    model
+        Model file that train wrote.
+    image
+        An image like those it was trained on.
+    annotation
+        What is painted of the image.
+    unlabeled
+        Label that means unlabeled in the annotation, or "none". If it is not 0, and 0 is a
+        class, all classes move up by one.
+    number
+        Slices wanted.
+    device
+        Where to compute: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "mps".
+    as_json
+        Print one JSON document.
+    """
+    if number < 1:
+        raise InputError(f"-n is {number}; ask for 1 or more slices")
+    from napari_volseg.cli.suggest import suggest_slices, table, to_json
+
+    slices = suggest_slices(model, image, annotation, unlabeled, number, device)
+    if as_json:
+        _print_json(to_json(slices))
+    else:
+        print(table(slices))
+
+
+@app.command
 def classify_objects(
     image: Path,
     mask: Path,

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 UNLABELED = 0
 BACKGROUND = 1
 
+AXIS_OF_VIEW = {"xy": 0, "xz": 1, "yz": 2}
+"""The axis that a slice of each view cuts; 0, 1, 2 is z, y, x."""
+
+VIEW_OF_AXIS = {axis: view for view, axis in AXIS_OF_VIEW.items()}
+
 # Okabe and Ito's palette, distinguishable with every common color blindness; gray for background.
 COLORS = (
     "#8a8f98",

@@ -8,10 +8,10 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
+from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key, napari_key
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
-from napari_volseg.widgets.painted import AXIS_OF_VIEW, VIEW_OF_AXIS, Painted
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Labels
 
+    from napari_volseg.widgets.painted import Painted
     from napari_volseg.widgets.session import Session
 
 COMPLETE_KEY = "C"

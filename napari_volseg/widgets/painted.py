@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-AXIS_OF_VIEW = {"xy": 0, "xz": 1, "yz": 2}
-"""The axis that a slice of each view cuts; 0, 1, 2 is z, y, x."""
-
-VIEW_OF_AXIS = {axis: view for view, axis in AXIS_OF_VIEW.items()}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
 from superqt.utils import QFlowLayout
 
+from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.widgets.layers import show_slice
-from napari_volseg.widgets.painted import VIEW_OF_AXIS, PaintedSlice
 from napari_volseg.widgets.parts import SPACING, button, discard, label, on_click
 
 if TYPE_CHECKING:
+    from napari_volseg.widgets.painted import PaintedSlice
     from napari_volseg.widgets.session import Session
 
 MOST_SHOWN = 24

@@ -16,9 +16,9 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QWidget
 from scipy.ndimage import binary_erosion
 
+from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.widgets.contributions import image_layers
 from napari_volseg.widgets.layers import show_slice
-from napari_volseg.widgets.painted import VIEW_OF_AXIS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
