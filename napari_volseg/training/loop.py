@@ -215,6 +215,7 @@ def end_stage(run: Run) -> None:
     """Leave a stage."""
     run.stage += 1
     run.stage_step = 0
+    run.stage_began = run.seconds
     run.optimizer = None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QCheckBox, QWidget
 
+from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.training.events import PreviewRequest
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -15,7 +16,6 @@ from napari_volseg.widgets.layers import (
     show_region,
     visible_slice,
 )
-from napari_volseg.widgets.painted import VIEW_OF_AXIS
 from napari_volseg.widgets.parts import column, label, named, say
 
 if TYPE_CHECKING:
