@@ -47,7 +47,7 @@ class PredictedRegion:
     labels : uint8 or uint16 (z, y, x)
         Class ids, never 0.
     probabilities : float32 (K, z, y, x)
-        Of the checkpoint's classes, in their order.
+        Of the checkpoint's classes, in their order; calibrated on held-out voxels.
     done, total : int
         Regions finished, and all there are.
     """
@@ -95,7 +95,8 @@ def predict(
     regions = class_probabilities(module, config, architecture, volume, intensity, chosen, near)
     for region, probabilities, done, total in regions:
         labels = table[probabilities.argmax(0).cpu().numpy()]
-        yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
+        calibrated = with_temperature(probabilities, checkpoint.temperature, dim=0)
+        yield PredictedRegion(region, labels, calibrated.cpu().numpy(), done, total)
 
 
 def predict_volume(
@@ -148,6 +149,14 @@ def predict_region(
     ):
         labels[relative(piece, region)] = table[probabilities.argmax(0).cpu().numpy()]
     return labels
+
+
+def with_temperature(probabilities: Tensor, temperature: float, dim: int) -> Tensor:
+    """Make probabilities less sure (a temperature above 1) or surer; classes are along ``dim``.
+
+    The likeliest class stays.
+    """
+    return torch.softmax(probabilities.clamp_min(1e-12).log() / temperature, dim)
 
 
 def check_channels(checkpoint: Checkpoint, volume: Volume) -> None:

@@ -52,6 +52,8 @@ class Checkpoint:
         Mean foreground IoU of the weights on held-out labeled voxels.
     iou : tuple of float or None
         The same for each class; None where no voxel of it was held out.
+    temperature : float
+        With which the probabilities fitted the held-out voxels best.
     weights : mapping of str to tensor
         What predicts: the best (averaged) weights so far, on the CPU.
     state : mapping of str to tensor
@@ -73,6 +75,7 @@ class Checkpoint:
     seconds: float
     score: float | None
     iou: tuple[float | None, ...]
+    temperature: float
     weights: Mapping[str, Tensor] = field(repr=False)
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -123,6 +126,7 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "seconds": checkpoint.seconds,
         "score": checkpoint.score,
         "iou": checkpoint.iou,
+        "temperature": checkpoint.temperature,
         "progress": dict(checkpoint.progress),
     }
     with replacing(Path(path)) as temporary:
@@ -169,6 +173,7 @@ def load_model(path: str | Path) -> Checkpoint:
         seconds=document["seconds"],
         score=document["score"],
         iou=tuple(document["iou"]),
+        temperature=document["temperature"],
         weights=parts["weights"],
         state=parts["state"],
         progress=document["progress"],

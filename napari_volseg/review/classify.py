@@ -185,6 +185,7 @@ def snapshot(
         seconds=run.seconds,
         score=None,
         iou=(None,) * len(examples.classes),
+        temperature=1.0,
         weights=copied(run.averaged.state_dict()),
     )
 

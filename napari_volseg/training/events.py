@@ -63,11 +63,14 @@ class Score:
         Mean over the classes except the first; over all if only the first is there.
     standard_error : float
         Of the mean, as if each held-out voxel were drawn by itself.
+    temperature : float
+        With which the network's probabilities fit these voxels best.
     """
 
     iou: tuple[float | None, ...]
     mean_foreground_iou: float
     standard_error: float
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

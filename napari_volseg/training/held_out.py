@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
 
-from napari_volseg.inference.predict import class_probabilities
+from napari_volseg.inference.predict import class_probabilities, with_temperature
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.pool import Pool
+
+
+MOST_TEMPERATURE = 8.0
+"""And its inverse is the least: few voxels are no reason to believe more."""
 
 
 def score_held_out(
@@ -30,7 +36,7 @@ def score_held_out(
     Score or None
         None if no voxel is held out.
     """
-    confusion = np.zeros((pool.n_classes, pool.n_classes), dtype=np.int64)
+    found, truth = [], []
     module.eval()
     for case in pool.cases:
         held_out = case.held_out
@@ -42,12 +48,38 @@ def score_held_out(
             module, config, architecture, case.volume, case.intensity, pool.device, wanted=wanted
         )
         for region, probabilities, _, _ in regions:
-            truth = held_out[region]
-            labeled = truth != IGNORE
-            found = probabilities[:, torch.from_numpy(labeled).to(pool.device)].argmax(0)
-            pairs = truth[labeled].astype(np.int64) * pool.n_classes + found.cpu().numpy()
-            confusion += np.bincount(pairs, minlength=pool.n_classes**2).reshape(confusion.shape)
-    return score_of(confusion)
+            target = torch.from_numpy(held_out[region])
+            labeled = target != IGNORE
+            found.append(probabilities[:, labeled.to(pool.device)].T.cpu())
+            truth.append(target[labeled].long())
+    if not found:
+        return None
+    probabilities, classes = torch.cat(found), torch.cat(truth)
+    pairs = classes * pool.n_classes + probabilities.argmax(1)
+    confusion = pairs.bincount(minlength=pool.n_classes**2).reshape(pool.n_classes, -1)
+    score = score_of(confusion.numpy())
+    return score and replace(score, temperature=fit_temperature(probabilities, classes))
+
+
+def fit_temperature(probabilities: Tensor, classes: Tensor) -> float:
+    """Find the temperature at which probabilities are likeliest to have these classes.
+
+    Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2: above 1 they
+    were too sure, below 1 not sure enough. A network that has learned little, averaged with
+    one that has, is of the second kind.
+
+    Parameters
+    ----------
+    probabilities : float (N, K)
+    classes : int64 (N,)
+    """
+
+    def surprise(log_temperature: float) -> float:
+        calibrated = with_temperature(probabilities, float(np.exp(log_temperature)), dim=1)
+        return float(-calibrated[torch.arange(len(classes)), classes].clamp_min(1e-12).log().mean())
+
+    limit = np.log(MOST_TEMPERATURE)
+    return float(np.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x))
 
 
 def score_of(confusion: NDArray[np.int64]) -> Score | None:

@@ -122,6 +122,7 @@ def snapshot(
         seconds=run.seconds,
         score=run.best.mean_foreground_iou if run.best else None,
         iou=run.best.iou if run.best else (None,) * pool.n_classes,
+        temperature=run.best.temperature if run.best else 1.0,
         weights=run.best_weights or copied(run.averaged.state_dict()),
         state=state,
         progress=progress,

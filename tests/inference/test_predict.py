@@ -49,7 +49,8 @@ def checkpoint_of(config: UNet3DConfig, ids=(1, 2, 5), seed=0) -> Checkpoint:
         model="unet3d", config=asdict(config), training=TrainingConfig().to_json(), channels=1,
         classes=default_classes(ids), spacing=(1, 1, 1), unit="pixel",
         intensity=(ChannelIntensity(0.0, 1.0, 0.0, 1.0),),
-        step=1, seconds=1, score=None, iou=(None,) * len(ids), weights=module.state_dict(),
+        step=1, seconds=1, score=None, iou=(None,) * len(ids), temperature=1.0,
+        weights=module.state_dict(),
     )  # fmt: skip
 
 
@@ -113,6 +114,15 @@ def test_probabilities_add_up_and_labels_are_the_largest(config):
         ids = np.array([1, 2, 5])
         np.testing.assert_array_equal(piece.labels, ids[piece.probabilities.argmax(0)])
         assert piece.labels.dtype == np.uint8
+
+
+def test_temperature_changes_how_sure_it_is_and_not_what_it_says():
+    checkpoint, volume = checkpoint_of(PADDED), noise((8, 9, 10))
+    (plain,) = predict(checkpoint, volume, device="cpu")
+    (sure,) = predict(replace(checkpoint, temperature=0.5), volume, device="cpu")
+    np.testing.assert_array_equal(sure.labels, plain.labels)
+    squared = plain.probabilities**2
+    np.testing.assert_allclose(sure.probabilities, squared / squared.sum(0), atol=1e-5)
 
 
 def test_a_stretched_gray_scale_changes_nothing():

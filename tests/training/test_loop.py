@@ -16,7 +16,7 @@ from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.stage import Stage
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import Command, Score
-from napari_volseg.training.held_out import score_of
+from napari_volseg.training.held_out import MOST_TEMPERATURE, fit_temperature, score_of
 from napari_volseg.training.loop import keep_best, train
 from napari_volseg.training.run import Run
 
@@ -58,10 +58,13 @@ def test_learns_a_dense_mask_from_three_slices():
 def test_events_tell_what_happens():
     events = list(train(make_case(), CONFIG))
     assert (events[0].step, events[0].loss, events[0].checkpoint) == (0, None, None)
-    assert [e.step for e in events] == [0, *range(13)]  # The stage of the pixels prepares.
+    preparing = [e for e in events if e.loss is None]
+    taken = events[len(preparing) :]
+    assert len(preparing) > 1 and {e.step for e in preparing} == {0}
+    assert [e.step for e in taken] == list(range(1, 13))
     assert events[-1].fraction == 1 and events[-1].seconds_left == 0
     assert events[-1].checkpoint.step == 12
-    assert [e.stage for e in events][1:] == ["pixels"] * 7 + ["context"] * 6
+    assert [e.stage for e in taken] == ["pixels"] * 6 + ["context"] * 6
     fractions = [e.fraction for e in events]
     assert fractions == sorted(fractions)
     assert all(e.score is not None for e in events if e.checkpoint)
@@ -234,6 +237,24 @@ def test_score_by_hand():
     assert score.mean_foreground_iou == 35 / 50
     assert score.standard_error == pytest.approx((0.7 * 0.3 / 50) ** 0.5)
     assert score_of(np.zeros((2, 2), np.int64)) is None
+
+
+@pytest.mark.parametrize("wrong", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_by_which_probabilities_are_off(wrong):
+    random = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 3, generator=random)
+    classes = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    assert fit_temperature((logits * wrong).softmax(1), classes) == pytest.approx(wrong, rel=0.05)
+
+
+def test_the_temperature_of_few_sure_voxels_is_bounded():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert fit_temperature(probabilities, torch.tensor([0, 1])) >= 1 / MOST_TEMPERATURE
+
+
+def test_a_checkpoint_has_the_temperature_of_its_weights():
+    checkpoint = last(train(make_case(), CONFIG)).checkpoint
+    assert checkpoint.temperature == checkpoint.progress["best"]["temperature"] != 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
