@@ -195,12 +195,11 @@ def convolutions(
     return nn.Sequential(*layers)
 
 
-def planned(config: E, cases: Sequence[Case], device: torch.device, widest_patch: float = 1.0) -> E:
+def planned(config: E, cases: Sequence[Case], device: torch.device) -> E:
     """Fit strides, patches and tiles to the voxels and the volumes, and the rest to the device.
 
     A GPU gets the paper's network and patches, but two of them a step, which 8 GB of
-    memory hold; a CPU a network a quarter as wide on small patches. A patch spans
-    ``widest_patch`` of a volume's sides at most.
+    memory hold; a CPU a network a quarter as wide on small patches.
     """
     spacing = cases[0].volume.spacing
     shape = [max(case.volume.shape[a] for case in cases) for a in range(3)]
@@ -212,12 +211,7 @@ def planned(config: E, cases: Sequence[Case], device: torch.device, widest_patch
         blocks=config.blocks[: len(kernels)],
         strides=strides,
         kernels=kernels,
-        patch=plan_patch(
-            spacing,
-            [math.ceil(n * widest_patch) for n in shape],
-            strides,
-            40**3 if on_cpu else math.prod(config.patch),
-        ),
+        patch=plan_patch(spacing, shape, strides, 40**3 if on_cpu else math.prod(config.patch)),
         tile=plan_patch(spacing, (10**6,) * 3, strides, 160**3 if on_cpu else 384**3),
         batch_size=2,
         learning_rate=2e-3 if on_cpu else 5e-4,

@@ -23,6 +23,7 @@ from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import PixelClassifier, mean_logits, pixel_stage
 from napari_volseg.sparse.plan import (
     Triple,
+    inside,
     plan_patch,
     plan_resolution,
     pooled,
@@ -241,7 +242,10 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     voxels = 40**3 if on_cpu else 128**3
     patches = tuple(
         plan_patch(
-            [s * (SLAB if a == axis else 1) for a, s in enumerate(spacing)], shape, pooling, voxels
+            [s * (SLAB if a == axis else 1) for a, s in enumerate(spacing)],
+            inside(shape),
+            pooling,
+            voxels,
         )
         for axis in range(3)
     )

@@ -17,6 +17,7 @@ no labeled voxel. Inference by nnU-Net's windows, without the Implicit U-Net's p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.windows import Windows, blend_windows, walk_windows
 from napari_volseg.sparse.patches import labeled_loss
+from napari_volseg.sparse.plan import inside, plan_patch
 from napari_volseg.sparse.sampling import sample_batch
 from napari_volseg.sparse.stage import IGNORE, Batch
 from napari_volseg.sparse.whole import pad_to_multiple
@@ -124,11 +126,18 @@ def build(config: DeepConfig, in_channels: int, n_classes: int) -> DeepUNet:
 
 
 def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) -> DeepConfig:
-    """Fit the network to device and voxels; a CPU gets the rate of a short budget."""
-    # A patch as large as the volume shows the painted slices always at the same place. The
-    # network learns where they are, and finds everything between them.
-    config = planned(DeepConfig(), cases, device, widest_patch=2 / 3)
-    return replace(config, learning_rate=1e-2) if device.type == "cpu" else config
+    """Fit the network to device and voxels, patches to the inside of the volumes.
+
+    A CPU gets the rate of a short budget.
+    """
+    config = planned(DeepConfig(), cases, device)
+    shape = inside([max(case.volume.shape[a] for case in cases) for a in range(3)])
+    spacing, voxels = cases[0].volume.spacing, math.prod(config.patch)
+    return replace(
+        config,
+        patch=plan_patch(spacing, shape, config.strides, voxels),
+        learning_rate=1e-2 if device.type == "cpu" else config.learning_rate,
+    )
 
 
 def stages(config: DeepConfig, training: TrainingConfig, pool: Pool) -> tuple[Stage[DeepUNet], ...]:

@@ -116,11 +116,35 @@ def core_responses(image: Tensor, scale: float, voxel: Sequence[float], core: Re
     if max(cells) > 1:
         found = functional.avg_pool3d(pad_to_multiple(found, cells, "replicate"), cells)
         found = responses(found, scale, [v * c for v, c in zip(voxel, cells, strict=True)])
-        fine = [n * c for n, c in zip(found.shape[2:], cells, strict=True)]
-        found = functional.interpolate(found, fine, mode="trilinear")
-    else:
-        found = responses(found, scale, voxel)
-    return found[(slice(None), slice(None), *within)]
+        return refined(found, cells, within)
+    return responses(found, scale, voxel)[(slice(None), slice(None), *within)]
+
+
+def refined(coarse: Tensor, cells: Triple, core: Region) -> Tensor:
+    """Interpolate a coarse grid linearly at the voxels of a core, and at no others.
+
+    Parameters
+    ----------
+    coarse : float (B, C, Z, Y, X)
+    cells : (z, y, x)
+        Voxels that one value stands for.
+    core : region
+        In voxels.
+
+    Returns
+    -------
+    float (B, C, z, y, x)
+    """
+    needed, inside = [], []
+    for side, width, size in zip(core, cells, coarse.shape[2:], strict=True):
+        # A voxel lies between the middles of its own cell and of one beside it.
+        first = max(0, side.start // width - 1)
+        needed.append(slice(first, min(size, -(-side.stop // width) + 1)))
+        inside.append(slice(side.start - first * width, side.stop - first * width))
+    coarse = coarse[(slice(None), slice(None), *needed)]
+    fine = [n * width for n, width in zip(coarse.shape[2:], cells, strict=True)]
+    found = functional.interpolate(coarse, fine, mode="trilinear")
+    return found[(slice(None), slice(None), *inside)]
 
 
 def responses(image: Tensor, scale: float, voxel: Sequence[float]) -> Tensor:

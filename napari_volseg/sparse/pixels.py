@@ -41,6 +41,12 @@ MOST_VOXELS = 100_000
 FEWEST_VOXELS = 2_000
 """Of a class, before those of others are enough."""
 
+LINEAR_SCALES = 2
+"""Scales, from the finest, that see the gray values unbent too."""
+
+BRIGHTEST = 8.0
+"""Standardized gray value beyond which unbent ones end: a few could outweigh all others."""
+
 STEPS = 600
 """In a training by time; with weight decay, more change nothing."""
 
@@ -80,7 +86,8 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.scales, self.voxel, self.position = tuple(scales), tuple(voxel), position
         self.channels = channels
-        features = channels * (1 + RESPONSES * len(self.scales)) + position * POSITION_CHANNELS
+        filtered = len(self.scales) + len(self.scales[:LINEAR_SCALES])
+        features = channels * (2 + RESPONSES * filtered) + position * POSITION_CHANNELS
         # A cumulative average: the statistics of the labeled voxels, not of the last batch.
         self.normalize = nn.BatchNorm1d(features, affine=False, momentum=None)
         self.layers = nn.Sequential(
@@ -98,9 +105,21 @@ class PixelClassifier(nn.Module):
         """
         gray, place = image[:, : self.channels], image[:, self.channels :]
         return torch.cat(
+            [self.gray_responses(gray, core), place[(slice(None), slice(None), *core)]], 1
+        )
+
+    def gray_responses(self, gray: Tensor, core: Region) -> Tensor:
+        """Filter responses (B, F, z, y, x) of standardized gray values (B, C, Z, Y, X).
+
+        At the finest scales also of the gray values without their bend: bent, what is
+        faint is seen; unbent, edges stay where they are.
+        """
+        linear = gray.clamp(max=BRIGHTEST).sinh()
+        finest = self.scales[:LINEAR_SCALES]
+        return torch.cat(
             [
                 filter_bank(gray, self.scales, self.voxel, core),
-                place[(slice(None), slice(None), *core)],
+                filter_bank(linear, finest, self.voxel, core),
             ],
             1,
         )
@@ -151,10 +170,10 @@ def labeled_responses(
         reach = widest_reach(classifier.scales, classifier.voxel)
         align = alignment(classifier.scales, classifier.voxel)
         region, within = crop_around(core, reach, align, case.volume.shape)
-        image = case.read(region).to(pool.device)
+        gray = case.read(region).to(pool.device)[None]
+        responses = classifier.gray_responses(gray, within)[0]
         if classifier.position:
-            image = with_region_position(image, region, case.volume.shape)
-        responses = classifier.responses(image[None], within)[0]
+            responses = with_region_position(responses, core, case.volume.shape)
         z, y, x = (voxels - torch.tensor([side.start for side in core])).T.to(pool.device)
         found += classes.bincount(minlength=pool.n_classes)
         yield done / len(blocks), responses[:, z, y, x].T, classes.to(pool.device)

@@ -44,8 +44,9 @@ class Budget:
         by_steps = run.stage_step / steps if steps else 0.0
         if not self.seconds:
             return min(1.0, by_steps) if steps else 1.0
-        # Preparing a stage counts, so a stage gets its share of what is left then.
-        left = self.seconds - run.stage_began
+        # Preparing a stage counts, so a stage gets its share of what is left then; but not
+        # one of few steps: without them, its preparation would have been for nothing.
+        left = self.seconds - (0.0 if steps else run.stage_began)
         share = self.shares[run.stage] / sum(self.shares[run.stage :])
         by_time = (run.seconds - run.stage_began) / (left * share) if left > 0 else 1.0
         return min(1.0, max(by_steps, by_time))

@@ -13,6 +13,7 @@ from napari_volseg.sparse.filters import (
     coarsening,
     core_responses,
     filter_bank,
+    refined,
     responses,
     symmetric_eigenvalues,
     widest_reach,
@@ -109,3 +110,13 @@ def test_blocks_with_their_reach_respond_as_the_whole_volume(scales, voxel):
 @given(size=st.tuples(*[st.integers(1, 6)] * 3))
 def test_any_size_has_finite_responses(size):
     assert torch.isfinite(filter_bank(noise(size), (1.0, 16.0), (3, 1, 1))).all()
+
+
+@given(start=st.integers(0, 15), size=st.integers(1, 16))
+def test_a_core_of_a_coarse_grid_is_refined_as_the_whole_is(start, size):
+    cells = (1, 2, 4)
+    coarse = noise((16, 8, 4))
+    whole = torch.nn.functional.interpolate(coarse, (16, 16, 16), mode="trilinear")
+    side = slice(start, min(16, start + size))
+    core = (slice(3, 9), side, side)
+    torch.testing.assert_close(refined(coarse, cells, core), whole[(..., *core)])

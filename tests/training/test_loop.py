@@ -290,6 +290,13 @@ def test_a_stage_ends_at_its_limit_or_when_its_time_is_up():
     assert budget.stage_fraction(after) == pytest.approx(0.5)  # All that is left is its own.
 
 
+def test_a_long_preparation_takes_no_steps_from_a_stage_of_few():
+    budget = plan_budget(TrainingConfig(minutes=1), (limited(40), limited(0)))
+    module = torch.nn.Identity()
+    run = Run(module, module, stage_step=10, stage_began=70, seconds=71)
+    assert budget.stage_fraction(run) == pytest.approx(10 / 40)
+
+
 def test_steps_that_a_limit_leaves_go_to_the_next_stages():
     stages = (limited(10), limited(0), limited(0))
     assert plan_budget(TrainingConfig(steps=100), stages).steps == (10, 45, 45)
