@@ -12,6 +12,7 @@ A slice is a volume of one plane here: the 2D network's kernels are one plane th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.plan import Triple, plan_patch
@@ -162,7 +162,14 @@ def lifting(before: int, after: int, config: BaselineConfig) -> nn.ConvTranspose
 def build(config: BaselineConfig, in_channels: int, n_classes: int) -> BaselineUNet:
     """Build the network, He-initialized as usual for ReLU."""
     module = BaselineUNet(config, in_channels, n_classes)
-    he_initialize(module)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        elif isinstance(layer, nn.ConvTranspose3d):
+            # Each output voxel of a transposed convolution gets about (width / stride) of
+            # its taps an axis, from as many channels as come in.
+            taps = layer.weight[0, 0].numel() / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=(1 / (layer.in_channels * taps)) ** 0.5)
     return module
 
 
