@@ -10,10 +10,10 @@ the Implicit U-Net's own 2, 2, 4, 4 convolutions, it would have 2% fewer.
 Decoder as in nnU-Net: transposed convolutions without overlap, two convolutions on each
 resolution. Deep supervision too: a 1x1x1 convolution gives logits on every resolution but
 the two lowest, whose losses weigh 1, 1/2, 1/4, ... in a sum of 1. They have a bias, which
-says how rare a class is. nnU-Net takes every n-th
-voxel of the labels to a coarser resolution, which would lose most of a painted slice;
-chosen: a coarse voxel has the class that most of its labeled voxels have, none if it has
-no labeled voxel. Inference by nnU-Net's windows, without the Implicit U-Net's pooling.
+says how rare a class is. nnU-Net takes every n-th voxel of the labels to a coarser
+resolution, which would lose most of a painted slice; chosen: a coarse voxel has the class
+that most of its labeled voxels have, none if it has no labeled voxel. Inference by
+nnU-Net's windows, without the Implicit U-Net's pooling.
 """
 
 from __future__ import annotations
