@@ -143,7 +143,7 @@ def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
     def room_for(wanted: Path | None, channels: int) -> NDArray[np.float32] | None:
         return np.zeros((channels, *volume.shape), dtype=np.float32) if wanted else None
 
-    labels = np.zeros(volume.shape, dtype=label_table([c.id for c in checkpoint.classes]).dtype)
+    labels = np.zeros(volume.shape, dtype=label_table(checkpoint.class_ids).dtype)
     probabilities = room_for(job.probabilities, len(checkpoint.classes))
     uncertainty = room_for(job.uncertainty, 1)
     with progress(job.image.name) as report:
@@ -160,5 +160,5 @@ def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
         entropy = replace(volume, image=uncertainty, channel_names=("uncertainty",))
         write_volume(job.uncertainty, entropy)
     write_labels(job.labels, labels, volume, checkpoint.classes)
-    counts = np.bincount(labels.ravel(), minlength=max(c.id for c in checkpoint.classes) + 1)
+    counts = np.bincount(labels.ravel(), minlength=max(checkpoint.class_ids) + 1)
     return {c.id: int(counts[c.id]) for c in checkpoint.classes}

@@ -91,7 +91,7 @@ def predict(
     module, config = checkpoint.module(chosen)
     intensity = intensity_for(checkpoint, volume)
     architecture = get_architecture(checkpoint.model)
-    table = label_table([c.id for c in checkpoint.classes])
+    table = label_table(checkpoint.class_ids)
     regions = class_probabilities(module, config, architecture, volume, intensity, chosen, near)
     for region, probabilities, done, total in regions:
         labels = table[probabilities.argmax(0).cpu().numpy()]
@@ -109,7 +109,7 @@ def predict_volume(
     InputError
         As ``predict``.
     """
-    table = label_table([c.id for c in checkpoint.classes])
+    table = label_table(checkpoint.class_ids)
     labels = np.zeros(volume.shape, dtype=table.dtype)
     for piece in predict(checkpoint, volume, device=device):
         labels[piece.region] = piece.labels

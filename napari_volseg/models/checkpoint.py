@@ -80,6 +80,11 @@ class Checkpoint:
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Label of each class index."""
+        return tuple(c.id for c in self.classes)
+
     def module(self, device: torch.device | str = "cpu") -> tuple[nn.Module, Any]:
         """Return the network with the predicting weights, in evaluation mode, and its config."""
         network = get_network(self.model)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.sparse.optimizer import make_optimizer
-from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution, pooled
+from napari_volseg.sparse.plan import Triple, largest_shape, plan_patch, plan_resolution, pooled
 from napari_volseg.sparse.sampling import PatchPlan
 from napari_volseg.sparse.stage import Stage, constant_rate, schedule_of
 
@@ -202,7 +202,7 @@ def planned(config: E, cases: Sequence[Case], device: torch.device) -> E:
     memory hold; a CPU a network a quarter as wide on small patches.
     """
     spacing = cases[0].volume.spacing
-    shape = [max(case.volume.shape[a] for case in cases) for a in range(3)]
+    shape = largest_shape(cases)
     strides, kernels = plan_resolution(spacing, shape, len(config.blocks))
     on_cpu = device.type == "cpu"
     return replace(

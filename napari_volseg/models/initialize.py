@@ -12,28 +12,44 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def he_initialize(module: nn.Module, heads: Iterable[nn.Module] = (), slope: float = 0.0) -> None:
-    """Initialize the convolutions of a network so that features keep their variance.
+CONVOLUTIONS = nn.Conv2d | nn.Conv3d
+TRANSPOSED = nn.ConvTranspose2d | nn.ConvTranspose3d
 
-    He et al. 2015, Delving Deep into Rectifiers, equation 10. Biases begin at zero.
+
+def he_weights(module: nn.Module, slope: float = 0.0) -> None:
+    """Draw the weights of a network's convolutions so that features keep their variance.
+
+    He et al. 2015, Delving Deep into Rectifiers, equation 10.
 
     Parameters
     ----------
-    heads : iterable of module
-        The convolutions that give the logits. They begin at zero: before it has learned anything, a
-        network has no opinion.
     slope : float
         Of the (leaky) ReLU on the negative side.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        if isinstance(layer, CONVOLUTIONS):
             nn.init.kaiming_normal_(layer.weight, a=slope)
-        elif isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+        elif isinstance(layer, TRANSPOSED):
             # An output voxel gets (width / stride) taps an axis from each channel, and no
             # ReLU comes after it.
             taps = layer.weight[0, 0].numel() / math.prod(layer.stride)
             nn.init.normal_(layer.weight, std=(layer.in_channels * taps) ** -0.5)
-        else:
+
+
+def he_initialize(module: nn.Module, heads: Iterable[nn.Module] = (), slope: float = 0.0) -> None:
+    """Begin a network with He's weights, biases of zero, and no opinion.
+
+    Parameters
+    ----------
+    heads : iterable of module
+        The convolutions that give the logits. They begin at zero: before it has learned
+        anything, a network has no opinion.
+    slope : float
+        Of the (leaky) ReLU on the negative side.
+    """
+    he_weights(module, slope)
+    for layer in module.modules():
+        if not isinstance(layer, CONVOLUTIONS | TRANSPOSED):
             continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

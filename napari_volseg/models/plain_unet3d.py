@@ -43,7 +43,7 @@ from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import labeled_loss
-from napari_volseg.sparse.plan import Triple, plan_patch, plan_resolution, pooled
+from napari_volseg.sparse.plan import Triple, largest_shape, plan_patch, plan_resolution, pooled
 from napari_volseg.sparse.stage import Stage, constant_rate, schedule_of
 from napari_volseg.sparse.views import View, augment, read_at, view_of
 from napari_volseg.sparse.whole import draw_case, resample
@@ -208,7 +208,7 @@ def auto(
     """
     on_cpu = device.type == "cpu"
     spacing = cases[0].volume.spacing
-    shape = [max(case.volume.shape[a] for case in cases) for a in range(3)]
+    shape = largest_shape(cases)
     extent = [n * s for n, s in zip(shape, spacing, strict=True)]
     voxels = 64**3 if on_cpu else math.prod(paper.box)
     # The sides of a patch go with the inverse of the voxel size; those of the box shall go

@@ -12,7 +12,6 @@ A slice is a volume of one plane here: the 2D network's kernels are one plane th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.models.initialize import he_weights
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.patches import patch_stage
-from napari_volseg.sparse.plan import Triple, plan_patch
+from napari_volseg.sparse.plan import Triple, largest_shape, plan_patch
 from napari_volseg.sparse.sampling import PatchPlan
 from napari_volseg.sparse.whole import pad_to_multiple
 
@@ -162,14 +162,7 @@ def lifting(before: int, after: int, config: BaselineConfig) -> nn.ConvTranspose
 def build(config: BaselineConfig, in_channels: int, n_classes: int) -> BaselineUNet:
     """Build the network, He-initialized as usual for ReLU."""
     module = BaselineUNet(config, in_channels, n_classes)
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv3d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        elif isinstance(layer, nn.ConvTranspose3d):
-            # Each output voxel of a transposed convolution gets about (width / stride) of
-            # its taps an axis, from as many channels as come in.
-            taps = layer.weight[0, 0].numel() / math.prod(layer.stride)
-            nn.init.normal_(layer.weight, std=(1 / (layer.in_channels * taps)) ** 0.5)
+    he_weights(module)
     return module
 
 
@@ -191,7 +184,7 @@ def auto_small(
 def planned(config: BaselineConfig, cases: Sequence[Case]) -> BaselineConfig:
     """Choose patches and tiles that fit the voxels and the volumes."""
     spacing = cases[0].volume.spacing
-    z, y, x = (max(case.volume.shape[a] for case in cases) for a in range(3))
+    z, y, x = largest_shape(cases)
     shape = (1 if config.thickness == 1 else z, y, x)
     transitions = (config.pool,) * (config.levels - 1)
     patch_voxels, tile_voxels = (128**2, 512**2) if config.thickness == 1 else (48**3, 128**3)

@@ -25,7 +25,7 @@ from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.unet3d import UNet3D, UNet3DConfig, network_reach
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import labeled_loss
-from napari_volseg.sparse.plan import Triple, valid_size
+from napari_volseg.sparse.plan import Triple, largest_shape, valid_size
 from napari_volseg.sparse.sampling import PatchPlan, draw_voxel, sample_batch
 from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
@@ -127,7 +127,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     """
     on_cpu = device.type == "cpu"
     spacing = cases[0].volume.spacing
-    shape = [max(case.volume.shape[a] for case in cases) for a in range(3)]
+    shape = largest_shape(cases)
     config = SlicesConfig(
         channels=8 if on_cpu else 32,
         padding="same",

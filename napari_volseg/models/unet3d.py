@@ -24,6 +24,7 @@ from napari_volseg.sparse.pixels import PixelClassifier, mean_logits, pixel_stag
 from napari_volseg.sparse.plan import (
     Triple,
     inside,
+    largest_shape,
     plan_patch,
     plan_resolution,
     pooled,
@@ -237,7 +238,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     spacing = cases[0].volume.spacing
     on_cpu = device.type == "cpu"
     levels = 3 if on_cpu else 4
-    shape = tuple(max(case.volume.shape[a] for case in cases) for a in range(3))
+    shape = largest_shape(cases)
     pooling, kernels = plan_resolution(spacing, shape, levels)
     voxels = 40**3 if on_cpu else 128**3
     patches = tuple(

@@ -40,7 +40,7 @@ from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.windows import Windows, blend_windows, walk_windows
 from napari_volseg.sparse.patches import labeled_loss
-from napari_volseg.sparse.plan import inside, plan_patch
+from napari_volseg.sparse.plan import inside, largest_shape, plan_patch
 from napari_volseg.sparse.sampling import sample_batch
 from napari_volseg.sparse.stage import IGNORE, Batch
 from napari_volseg.sparse.whole import pad_to_multiple
@@ -132,7 +132,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     A CPU gets the rate of a short budget.
     """
     config = planned(DeepConfig(), cases, device)
-    shape = inside([max(case.volume.shape[a] for case in cases) for a in range(3)])
+    shape = inside(largest_shape(cases))
     spacing, voxels = cases[0].volume.spacing, math.prod(config.patch)
     return replace(
         config,

@@ -233,7 +233,7 @@ def classify_objects(
     chosen = pick_device(device)
     module, settings = checkpoint.module(chosen)
     side, intensity = network.side(settings), measure_intensity(volume)
-    ids = [c.id for c in checkpoint.classes]
+    ids = checkpoint.class_ids
     for first in range(0, len(objects.found), AT_ONCE):
         found = objects.found[first : first + AT_ONCE]
         crops = [crop_object(volume, objects, o.id, config, side, intensity) for o in found]

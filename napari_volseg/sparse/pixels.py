@@ -161,14 +161,14 @@ def labeled_responses(
         Both on the pool's device.
     """
     random = np.random.default_rng(0)
+    reach = widest_reach(classifier.scales, classifier.voxel)
+    align = alignment(classifier.scales, classifier.voxel)
     blocks = [(case, *block) for case in pool.cases for block in labeled_blocks(case, classifier)]
     found = torch.zeros(pool.n_classes, dtype=torch.long)
     for done, index in enumerate(random.permutation(len(blocks)), start=1):
         case, core, voxels, classes = blocks[index]
         if found.sum() > MOST_VOXELS and (found[classes] >= FEWEST_VOXELS).all():
             continue
-        reach = widest_reach(classifier.scales, classifier.voxel)
-        align = alignment(classifier.scales, classifier.voxel)
         region, within = crop_around(core, reach, align, case.volume.shape)
         gray = case.read(region).to(pool.device)[None]
         responses = classifier.gray_responses(gray, within)[0]

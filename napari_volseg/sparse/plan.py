@@ -10,6 +10,8 @@ from napari_volseg.data.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_volseg.data.annotation import Case
+
 Triple = tuple[int, int, int]
 
 
@@ -66,6 +68,12 @@ def plan_patch(
             sides[a] = min(wanted, limit[a])
         free -= tight or free
     return sides[0], sides[1], sides[2]
+
+
+def largest_shape(cases: Sequence[Case]) -> Triple:
+    """Shape (z, y, x) that holds every volume."""
+    z, y, x = (max(case.volume.shape[axis] for case in cases) for axis in range(3))
+    return z, y, x
 
 
 def inside(shape: Sequence[int]) -> Triple:

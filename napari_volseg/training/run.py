@@ -198,7 +198,7 @@ def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence
     classes that both know are taken over, and all entries before them. Where two classes
     share one entry, it is the second one's. The rest stays as it was initialized.
     """
-    before = [c.id for c in checkpoint.classes]
+    before = list(checkpoint.class_ids)
     own = module.state_dict()
     for name, tensor in checkpoint.weights.items():
         target = own[name]

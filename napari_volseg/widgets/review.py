@@ -98,8 +98,7 @@ class ReviewStep(QWidget):
             return
         scores: dict[int, float | None] = {}
         if model is not None:
-            ids = [c.id for c in model.checkpoint.classes]
-            scores = dict(zip(ids, model.checkpoint.iou, strict=True))
+            scores = dict(zip(model.checkpoint.class_ids, model.checkpoint.iou, strict=True))
         classes = classes_of(prediction)
         self._table.setRowCount(len(classes))
         for at, c in enumerate(classes):
