@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_origin, get_typ
 
 from cyclopts import Parameter, Token
 
+from napari_volseg.data.labels import ALL_LABELED
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.config_help import field_help
 from napari_volseg.sparse.object_config import ObjectConfig
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
-
-ALL_LABELED = -1
-"""A value that no label has: with it as the unlabeled one, every voxel is labeled."""
 
 
 def parse_unlabeled(annotated: type, tokens: Sequence[Token]) -> int:

@@ -161,7 +161,8 @@ def _pictures(comparison: MaskComparison, volume: Volume | None) -> str:
             f"{shown.name}: the image has shape {shown.shape}, the masks "
             f"{comparison.agreement.shape}; give the image of these masks"
         )
-    layers = (comparison.a, comparison.b, Annotation(comparison.agreement, AGREEMENT_CLASSES))
+    masks = [Annotation(m.labels, comparison.classes) for m in (comparison.a, comparison.b)]
+    layers = (*masks, Annotation(comparison.agreement, AGREEMENT_CLASSES))
     sections = []
     for axis, view in VIEW_OF_AXIS.items():
         index = most_different_slice(comparison.agreement, axis)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import FoundObject, Objects
 
-SURFACE_SUFFIXES = {".stl": "STL", ".obj": "Wavefront OBJ", ".ply": "PLY"}
+SURFACE_SUFFIXES = (".stl", ".obj", ".ply")
 
 SMOOTH = 10
 """Passes of smoothing, half of them shrinking and half growing again."""
