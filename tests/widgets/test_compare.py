@@ -12,6 +12,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.review.compare import AGREE, NEITHER, ONLY_A, ONLY_B, OTHER_CLASS
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import geometry_of
+from napari_volseg.widgets.work import compare_masks
 from tests.widgets.conftest import close
 from tests.widgets.hands import add_volume, find, live, press, wait_until
 
@@ -145,6 +146,15 @@ def test_what_0_means_is_the_users_to_say(review):
     compare(review)
     assert find(review, "state of comparing").text() == ""
     assert cells(review, "agreement of objects") == [["cell", "2", "0", "0", "1", "1"]]
+
+
+def test_classes_that_move_up_leave_their_names_behind():
+    volume = Volume(np.zeros((1, *SHAPE), np.uint8))
+    masks = [(labels, CLASSES, "mask") for labels in (PREDICTION, TRUTH - 1)]
+    (there,) = compare_masks(*masks, volume, True)
+    assert [c.name for c in there.comparison.classes] == ["background", "cell", "vessel"]
+    (back,) = compare_masks(masks[1], masks[1], volume, True)
+    assert [c.name for c in back.comparison.classes] == ["background", "class 2"]
 
 
 def test_only_what_is_labeled_in_both_counts(review):
