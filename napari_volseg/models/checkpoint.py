@@ -52,8 +52,9 @@ class Checkpoint:
         Mean foreground IoU of the weights on held-out labeled voxels.
     iou : tuple of float or None
         The same for each class; None where no voxel of it was held out.
-    temperature : float
-        With which the probabilities fitted the held-out voxels best.
+    trust : tuple of float
+        How far to believe the network, and its instant answer if it has one: see
+        ``inference.trust``. () where no voxel was held out to tell.
     weights : mapping of str to tensor
         What predicts: the best (averaged) weights so far, on the CPU.
     state : mapping of str to tensor
@@ -75,7 +76,7 @@ class Checkpoint:
     seconds: float
     score: float | None
     iou: tuple[float | None, ...]
-    temperature: float
+    trust: tuple[float, ...]
     weights: Mapping[str, Tensor] = field(repr=False)
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -131,7 +132,7 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "seconds": checkpoint.seconds,
         "score": checkpoint.score,
         "iou": checkpoint.iou,
-        "temperature": checkpoint.temperature,
+        "trust": checkpoint.trust,
         "progress": dict(checkpoint.progress),
     }
     with replacing(Path(path)) as temporary:
@@ -178,7 +179,7 @@ def load_model(path: str | Path) -> Checkpoint:
         seconds=document["seconds"],
         score=document["score"],
         iou=tuple(document["iou"]),
-        temperature=document["temperature"],
+        trust=tuple(document["trust"]),
         weights=parts["weights"],
         state=parts["state"],
         progress=document["progress"],

@@ -185,7 +185,7 @@ def snapshot(
         seconds=run.seconds,
         score=None,
         iou=(None,) * len(examples.classes),
-        temperature=1.0,
+        trust=(),
         weights=copied(run.averaged.state_dict()),
     )
 

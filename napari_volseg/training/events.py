@@ -63,14 +63,15 @@ class Score:
         Mean over the classes except the first; over all if only the first is there.
     standard_error : float
         Of the mean, as if each held-out voxel were drawn by itself.
-    temperature : float
-        With which the network's probabilities fit these voxels best.
+    trust : tuple of float
+        How far to believe the network, and its instant answer if it has one, so that
+        these voxels are explained best; the other figures are with it.
     """
 
     iou: tuple[float | None, ...]
     mean_foreground_iou: float
     standard_error: float
-    temperature: float = 1.0
+    trust: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

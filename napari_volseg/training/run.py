@@ -62,6 +62,11 @@ class Run:
     best: Score | None = None
     best_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def trust(self) -> tuple[float, ...]:
+        """How far the parts of the network are believed, () while nothing is known."""
+        return self.best.trust if self.best else ()
+
 
 COUNTERS = ("stage", "step", "stage_step", "seconds", "stage_began", "scoring_seconds", "scores")
 
@@ -122,7 +127,7 @@ def snapshot(
         seconds=run.seconds,
         score=run.best.mean_foreground_iou if run.best else None,
         iou=run.best.iou if run.best else (None,) * pool.n_classes,
-        temperature=run.best.temperature if run.best else 1.0,
+        trust=run.trust,
         weights=run.best_weights or copied(run.averaged.state_dict()),
         state=state,
         progress=progress,
@@ -172,7 +177,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
         setattr(run, name, checkpoint.progress[name])
     run.scores = list(run.scores)
     if best := checkpoint.progress["best"]:
-        run.best = Score(**best | {"iou": tuple(best["iou"])})
+        run.best = Score(**best | {name: tuple(best[name]) for name in ("iou", "trust")})
         run.best_weights = checkpoint.weights
     optimizer: dict[str, dict[str, Tensor]] = {}
     for key, tensor in parts["optimizer"].items():

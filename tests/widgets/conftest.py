@@ -190,7 +190,7 @@ def model(phantom) -> Model:
         seconds=90.0,
         score=0.8,
         iou=(0.9, 0.8, None),
-        temperature=1.0,
+        trust=(),
         weights=module.state_dict(),
     )
     return Model(checkpoint, "kidney")
