@@ -13,7 +13,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
 from napari_volseg.widgets.painted import count_labels
-from napari_volseg.widgets.parts import button, column, count, label, row, say, table
+from napari_volseg.widgets.parts import SHORT_UNITS, button, column, count, label, row, say, table
 
 if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
 
-SHORT_UNITS = {"micrometer": "µm", "millimeter": "mm", "nanometer": "nm", "pixel": "px"}
 COLUMNS = ("class", "held-out IoU", "voxels", "volume")
 
 
