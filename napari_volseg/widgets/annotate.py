@@ -129,8 +129,8 @@ class AnnotateStep(QWidget):
             *classes,
             Key(COMPLETE_KEY, "mark the slice complete", self.mark_complete),
             Key(TURN_KEY, "turn the volume: xy, xz, yz", self._turn_to_next),
-            Key(NEXT_KEY, "go to the next painted slice", self.go_to_next),
-            Key(SUGGESTED_KEY, "go to the best slice to paint next", self.paint_next.go_on),
+            Key(NEXT_KEY, "next painted slice", self.go_to_next),
+            Key(SUGGESTED_KEY, "best slice to paint next", self.paint_next.go_on),
             Key(PREDICTION_KEY, "show or hide the prediction", self._toggle_prediction),
             Key(HELP_KEY, "show or hide these keys", self.help_wanted.emit),
         )

@@ -12,9 +12,10 @@ from qtpy.QtWidgets import QLabel, QToolButton
 
 from napari_volseg.data.annotation import Annotation
 from napari_volseg.inference import predict as inference
-from napari_volseg.review.suggest import suggest
+from napari_volseg.review.suggest import Suggestion, suggest
 from napari_volseg.widgets import paint_next
 from napari_volseg.widgets.layers import show_slice, visible_slice
+from napari_volseg.widgets.work import SuggestedSlice
 from tests.widgets.hands import canvas, find, live, press, wait_until
 
 
@@ -97,15 +98,17 @@ def test_without_a_whole_prediction_there_is_no_suggestion(painted, model, monke
     assert not suggested(painted) and not find(painted, "suggest slices").isVisible()
 
 
-def test_the_pictures_show_the_image_and_the_prediction_over_it(advised):
-    first, *_ = suggested(advised)
-    shown = first.icon().pixmap(first.iconSize()).toImage()
-    pixels = [shown.pixelColor(x, y) for x in range(60) for y in range(64)]
-    drawn = [c for c in pixels if c.alpha()]
-    grays = [c for c in drawn if max(c.red(), c.green(), c.blue()) - min(c.getRgb()[:3]) < 3]
-    assert len(drawn) > 500
-    predicted = {int(i) for i in np.unique(advised.session.prediction.data)}
-    assert predicted & {2, 3} and len(grays) < len(drawn), "classes are colored"
+@pytest.mark.parametrize(("label", "colored"), [(1, False), (2, True)])
+def test_the_pictures_show_the_image_with_the_prediction_over_it(advised, label, colored):
+    advised.session.prediction.data[:] = label
+    press(advised, "suggest slices")
+    for button in five(advised):
+        icon = button.icon().pixmap(button.iconSize()).toImage()
+        colors = [icon.pixelColor(x, y).getRgb() for x in range(60) for y in range(64)]
+        drawn = np.array([(r, g, b) for r, g, b, alpha in colors if alpha == 255])
+        assert len(drawn) > 500 and drawn.std(axis=0).min() > 5, "the image is seen"
+        orange = (drawn[:, 0] > drawn[:, 1]) & (drawn[:, 1] > drawn[:, 2])
+        assert orange.all() if colored else (drawn == drawn[:, :1]).all()
 
 
 def test_a_click_goes_there_with_the_brush_ready(viewer, advised):
@@ -147,6 +150,22 @@ def test_painted_ones_are_marked_and_passed_over(viewer, advised):
     assert visible_slice(viewer, layer) == third
     layer.undo()
     wait_until(lambda: "to paint" in suggested(advised)[0].accessibleName(), "undo is seen")
+
+
+def test_a_slice_begun_before_is_to_be_gone_on_with(viewer, advised, monkeypatch):
+    layer = advised.session.annotation
+    layer.data[12, :5, :5] = 0
+    layer.refresh()
+    wait_until(lambda: len(advised.session.painted.complete) == 2, "it is begun only")
+    picture = np.zeros((64, 64, 3), np.uint8)
+    begun = SuggestedSlice(Suggestion(0, 12, 0.5), 1.0, picture, total=1)
+    monkeypatch.setattr(paint_next, "suggest_on", lambda *_: iter([begun]))
+    press(advised, "suggest slices")
+    wait_until(lambda: [place(b) for b in suggested(advised)] == [(0, 12)], "it is suggested")
+    assert "to paint" in suggested(advised)[0].accessibleName()
+    advised.annotate.paint_next.go_on()
+    press(advised, "mark slice complete")
+    wait_until(lambda: "painted" in suggested(advised)[0].accessibleName(), "it is marked")
 
 
 def test_when_all_are_painted_there_are_others(viewer, advised):
@@ -223,6 +242,7 @@ def test_the_card_lists_every_key_that_is_bound(painted):
     for key in keys[9:]:
         assert shown[shown.index(key.key) + 1] == key.does
     assert shown[shown.index("2 or P") + 1] == "brush", "napari's own are there too"
+    assert find(painted, "keys").minimumSizeHint().width() <= 350, "it fits beside a scroll bar"
 
 
 def test_the_card_gives_way_to_the_work(painted):
