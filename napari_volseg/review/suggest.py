@@ -294,6 +294,16 @@ def known_from_paint(
     return fade(edges), [fade(np.where(np.arange(3) == axis, edges, far)) for axis in range(3)]
 
 
+def doubt_over_average(uncertainty: UncertaintyMap, axis: int, index: int) -> float:
+    """Doubt of a voxel around a slice over that of any voxel: 2 is twice as unsure."""
+    doubt = np.tensordot(class_weights(uncertainty.voxels), uncertainty.doubt, axes=1)
+    layers = doubt.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64)
+    size, cell = uncertainty.shape[axis], uncertainty.cell[axis]
+    layer = index // cell
+    thickness = min(cell, size - layer * cell)
+    return float(layers[layer] / thickness / (layers.sum() / size))
+
+
 def voxels_left(shape: Triple, annotation: Annotation | None) -> list[NDArray[np.int64]]:
     """Unpainted voxels of every slice, axis by axis; 0 where a slice is complete, or nearly so."""
     left = [np.full(n, math.prod(shape) // n) for n in shape]

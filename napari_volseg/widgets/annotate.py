@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info, show_warning
@@ -10,14 +11,14 @@ from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
-from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key, napari_key
+from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
+from napari_volseg.widgets.keys import HELP_KEY, Key, bind, unbind
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
+from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari.layers import Labels
 
     from napari_volseg.widgets.painted import Painted
@@ -36,9 +37,12 @@ class AnnotateStep(QWidget):
     -------
     save_wanted()
         The user asks to save the annotation to a file.
+    help_wanted()
+        The user asks for the keys, or has read them.
     """
 
     save_wanted = Signal()
+    help_wanted = Signal()
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -62,6 +66,7 @@ class AnnotateStep(QWidget):
     def _build(self) -> None:
         self._classes = ClassTable(self._session)
         self._slices = SliceList(self._session)
+        self.paint_next = PaintNext(self._session)
         self._views = {
             view: button(
                 view,
@@ -98,6 +103,7 @@ class AnnotateStep(QWidget):
                 row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place),
                 self._slices,
                 row(self._complete, self._next, self._save),
+                self.paint_next,
             ],
         )
         self._complete.clicked.connect(self.mark_complete)
@@ -111,38 +117,39 @@ class AnnotateStep(QWidget):
             emitter.disconnect(self._on_dims)
         self._unbind()
         self._classes.stop()
+        self.paint_next.shutdown()
 
-    def _keys(self) -> dict[str, Callable[[Labels], None]]:
-        # napari asks what is bound for its name, which a partial does not have.
-        def picker(position: int) -> Callable[[Labels], None]:
-            def pick_class(layer: Labels) -> None:
-                if position < len(self._session.classes):
-                    self._session.paint_with(self._session.classes[position].id)
-
-            return pick_class
-
-        return {
-            **{class_key(position): picker(position) for position in range(KEYS)},
-            COMPLETE_KEY: lambda layer: self.mark_complete(),
-            TURN_KEY: lambda layer: self._turn_to_next(),
-            NEXT_KEY: lambda layer: self.go_to_next(),
-            PREDICTION_KEY: lambda layer: self._toggle_prediction(),
-        }
+    def keys(self) -> tuple[Key, ...]:
+        """Return all keys of the annotation layer."""
+        classes = (
+            Key(class_key(position), "paint with this class", partial(self._pick, position))
+            for position in range(KEYS)
+        )
+        return (
+            *classes,
+            Key(COMPLETE_KEY, "mark the slice complete", self.mark_complete),
+            Key(TURN_KEY, "turn the volume: xy, xz, yz", self._turn_to_next),
+            Key(NEXT_KEY, "next painted slice", self.go_to_next),
+            Key(SUGGESTED_KEY, "best slice to paint next", self.paint_next.go_on),
+            Key(PREDICTION_KEY, "show or hide the prediction", self._toggle_prediction),
+            Key(HELP_KEY, "show or hide these keys", self.help_wanted.emit),
+        )
 
     def _bind(self) -> None:
-        """Bind our keys on our layer only, so that none of napari's own are taken."""
         self._unbind()
         self._bound = self._session.annotation
         if self._bound is not None:
-            for key, act in self._keys().items():
-                self._bound.bind_key(napari_key(key), act, overwrite=True)
+            bind(self._bound, self.keys())
         self._show_place()
 
     def _unbind(self) -> None:
         if self._bound is not None:
-            for key in self._keys():
-                self._bound.bind_key(napari_key(key), None)
+            unbind(self._bound, self.keys())
             self._bound = None
+
+    def _pick(self, position: int) -> None:
+        if position < len(self._session.classes):
+            self._session.paint_with(self._session.classes[position].id)
 
     def mark_complete(self) -> None:
         """Fill what is unlabeled in the visible slice with background."""

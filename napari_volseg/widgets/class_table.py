@@ -40,11 +40,6 @@ def class_key(position: int) -> str:
     return f"Ctrl+{position + 1}" if position < KEYS else ""
 
 
-def napari_key(key: str) -> str:
-    """Return a key as napari binds it."""
-    return key.replace("Ctrl+", "Control-")
-
-
 class ClassTable(QWidget):
     """One row for each class of the annotation."""
 

@@ -12,6 +12,7 @@ from napari_volseg.widgets.files import LABEL_SUFFIXES, ask_where_to_save, say_s
 from napari_volseg.widgets.header import Header
 from napari_volseg.widgets.jobs import Background
 from napari_volseg.widgets.journaling import Journaling
+from napari_volseg.widgets.keys import HelpCard
 from napari_volseg.widgets.parts import SPACING, column, style_sheet, theme_colors
 from napari_volseg.widgets.predict import PredictStep
 from napari_volseg.widgets.review import ReviewStep
@@ -81,8 +82,10 @@ class VolSegDock(QWidget):
             self.review,
         )
         self._step = ANNOTATE
+        self._help = HelpCard(self.annotate.keys())
+        self._help.hide()
         content = QWidget()
-        layout = column(content, [self.samples, *self._pages])
+        layout = column(content, [self._help, self.samples, *self._pages])
         layout.addStretch(1)
         scroll = QScrollArea()
         scroll.setWidget(content)
@@ -104,6 +107,8 @@ class VolSegDock(QWidget):
         self._journaling.state.connect(self.header.show_saved)
         self._bar.picked.connect(self.go_to)
         self.annotate.save_wanted.connect(self.save_annotation)
+        for wish in (self.annotate.help_wanted, self.header.help_wanted, self._help.closed):
+            wish.connect(self._toggle_help)
         self.predict.job.yielded.connect(self._show_figures)
         self.predict.finished.connect(self.review.count_prediction)
         self._viewer.events.theme.connect(self._on_theme)
@@ -118,15 +123,21 @@ class VolSegDock(QWidget):
     def go_to(self, step: int) -> None:
         """Show one of the four steps."""
         self._step = step
+        self._help.hide()
+        self._show_page()
+
+    def _toggle_help(self) -> None:
+        self._help.setVisible(self._help.isHidden())
         self._show_page()
 
     def _show_page(self) -> None:
         empty = self.session.image is None
-        self.samples.setVisible(empty)
+        helping = not self._help.isHidden()
+        self.samples.setVisible(empty and not helping)
         self._bar.setVisible(not empty)
         self._bar.show_step(self._step)
         for at, page in enumerate(self._pages):
-            page.setVisible(not empty and at == self._step)
+            page.setVisible(not empty and not helping and at == self._step)
         self._show_figures()
 
     def _show_figures(self, event: object = None) -> None:

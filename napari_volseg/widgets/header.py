@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QGridLayout, QSizePolicy, QWidget
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.keys import HELP_KEY
 from napari_volseg.widgets.parts import SPACING, button, label, named, say, set_primary
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ class LayerChoice(QComboBox):
 
 
 class Header(QWidget):
-    """The choice of layers, [New], and the state of the autosave."""
+    """The choice of layers, [New], [?], and the state of the autosave.
+
+    Signals
+    -------
+    help_wanted()
+        The user asks for the keys, or has read them.
+    """
+
+    help_wanted = Signal()
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -72,6 +81,10 @@ class Header(QWidget):
         self._new = button(
             "New", "new annotation", "Make an empty annotation that lies exactly over the image."
         )
+        self._help = button(
+            f"?  {HELP_KEY}", "help on keys", "Show all keys of the annotation and what they do."
+        )
+        self._help.clicked.connect(self.help_wanted)
         self._saved = label(role="muted", name="autosave state")
         self._saved.setToolTip(
             "Strokes are written to a journal on disk while you paint; after a crash they are "
@@ -82,7 +95,8 @@ class Header(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(SPACING)
         grid.addWidget(label("image"), 0, 0)
-        grid.addWidget(self._images, 0, 1, 1, 2)
+        grid.addWidget(self._images, 0, 1)
+        grid.addWidget(self._help, 0, 2)
         grid.addWidget(label("labels"), 1, 0)
         grid.addWidget(self._labels, 1, 1)
         grid.addWidget(self._new, 1, 2)

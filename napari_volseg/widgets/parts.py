@@ -147,11 +147,16 @@ def style_sheet(theme_id: str) -> str:
         background-color: {c["current"]}; font-weight: bold; }}
     QPushButton[primary="true"]:enabled:hover {{ background-color: {c["highlight"]}; }}
     QPushButton[slice="true"] {{ padding: 2px 5px; }}
+    QToolButton[slice="true"] {{
+        background-color: {c["foreground"]}; border: 1px solid transparent; }}
+    QToolButton[slice="true"]:hover {{ background-color: {c["primary"]}; }}
+    QToolButton[slice="true"]:focus {{ border: 1px solid {c["text"]}; }}
     QLabel[role="title"] {{ font-weight: bold; }}
     QLabel[role="muted"] {{ color: {_mixed(c["text"], c["background"], 0.72)}; }}
     QLabel[role="warning"] {{
         border-left: 3px solid {c["warning"]}; padding-left: 6px; }}
     QLabel[role="hint"] {{ border-left: 3px solid {c["current"]}; padding-left: 6px; }}
+    QFrame[role="card"] {{ background-color: {c["foreground"]}; }}
     QFrame[role="strip"] {{
         background-color: {c["foreground"]}; border-left: 3px solid {c["warning"]}; }}
     """

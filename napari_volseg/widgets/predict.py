@@ -30,7 +30,13 @@ from napari_volseg.widgets.parts import (
     set_primary,
 )
 from napari_volseg.widgets.session import Model, Session
-from napari_volseg.widgets.work import load_checkpoint, predict_on, save_checkpoint, save_labels
+from napari_volseg.widgets.work import (
+    Predicted,
+    load_checkpoint,
+    predict_on,
+    save_checkpoint,
+    save_labels,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +94,7 @@ class PredictStep(QWidget):
         self._refresh = QTimer(self)
         self._refresh.setSingleShot(True)
         self._refresh.timeout.connect(self._refresh_overlay)
-        self.job.yielded.connect(self._on_region)
+        self.job.yielded.connect(self._on_event)
         self.job.refused.connect(self._on_refused)
         self.job.ended.connect(self._on_ended)
         for signal in (session.changed.image, session.changed.model, session.changed.busy):
@@ -171,7 +177,13 @@ class PredictStep(QWidget):
         self._cancel.setEnabled(False)
         say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
 
-    def _on_region(self, piece: PredictedRegion) -> None:
+    def _on_event(self, event: PredictedRegion | Predicted) -> None:
+        if isinstance(event, Predicted):
+            self._session.set_uncertainty(event.uncertainty)
+        else:
+            self._show_region(event)
+
+    def _show_region(self, piece: PredictedRegion) -> None:
         overlay = self._overlay
         if overlay is None:
             return

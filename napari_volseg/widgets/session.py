@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.review.suggest import UncertaintyMap
 
 
 GEOMETRY_EVENTS = ("data", "name", "scale", "translate", "rotate", "shear", "affine", "units")
@@ -67,6 +68,7 @@ class Changes(SignalGroup):
     painted = Signal()
     model = Signal()
     prediction = Signal()
+    uncertainty = Signal()
     busy = Signal()
 
 
@@ -86,6 +88,8 @@ class Session:
     model : Model or None
     prediction : Labels layer or None
         The overlay that predictions of this volume are written into.
+    uncertainty : UncertaintyMap or None
+        What the prediction is unsure of; None unless it is of the whole volume.
     busy : str
         "training", "predicting" or "": one at a time, so that they share no memory.
     """
@@ -101,6 +105,7 @@ class Session:
         self.painted = Painted()
         self.model: Model | None = None
         self.prediction: Labels | None = None
+        self.uncertainty: UncertaintyMap | None = None
         self.busy = ""
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -296,7 +301,14 @@ class Session:
         """Take this labels layer as the overlay of the volume."""
         if layer is not self.prediction:
             self.prediction = layer
+            self.set_uncertainty(None)
             self.changed.prediction.emit()
+
+    def set_uncertainty(self, uncertainty: UncertaintyMap | None) -> None:
+        """Take what the prediction, now complete, is unsure of."""
+        if uncertainty is not self.uncertainty:
+            self.uncertainty = uncertainty
+            self.changed.uncertainty.emit()
 
     def start_prediction(self, classes: Sequence[LabelClass]) -> Labels:
         """Make the overlay, or empty it, below the annotation; the brush stays where it is.
@@ -310,6 +322,7 @@ class Session:
             raise InputError(self.image_refusal or "open a 3D image first")
         if self.prediction is not None:
             empty_prediction(self.prediction, classes)
+            self.set_uncertainty(None)
             return self.prediction
         layer = new_prediction(self.image, self.volume, classes)
         self.insert_overlay(layer)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.compare import MaskComparison
     from napari_volseg.review.objects import Objects
+    from napari_volseg.review.suggest import Suggestion, UncertaintyMap
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.object_config import ObjectConfig
     from napari_volseg.training.events import Command, PreviewRequest, Progress
@@ -57,10 +58,17 @@ def train_on(
     yield from train([Case(volume, annotation)], config, resume=resume)
 
 
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The end of a prediction: what it was unsure of, all over the volume."""
+
+    uncertainty: UncertaintyMap
+
+
 def predict_on(
     checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None
-) -> Iterator[PredictedRegion]:
-    """Predict a volume, the regions near the slice on view first.
+) -> Iterator[PredictedRegion | Predicted]:
+    """Predict a volume, the regions near the slice on view first; the last event sums up.
 
     Raises
     ------
@@ -68,8 +76,66 @@ def predict_on(
         As ``inference.predict.predict``.
     """
     from napari_volseg.inference.predict import predict
+    from napari_volseg.review.suggest import add_region, empty_map
 
-    yield from predict(checkpoint, volume, near=near)
+    uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
+    for piece in predict(checkpoint, volume, near=near):
+        yield piece
+        add_region(uncertainty, piece.region, piece.probabilities)
+    yield Predicted(uncertainty)
+
+
+@dataclass(frozen=True, eq=False)
+class SuggestedSlice:
+    """A slice to paint next, as the window shows it.
+
+    Attributes
+    ----------
+    suggestion : Suggestion
+    doubt : float
+        How unsure the model is there, 1 is as everywhere.
+    picture : uint8 (height, width, 3)
+        The image with the prediction over it.
+    total : int
+        Slices suggested with it.
+    """
+
+    suggestion: Suggestion
+    doubt: float
+    picture: NDArray[np.uint8] = field(repr=False)
+    total: int
+
+
+def suggest_on(
+    uncertainty: UncertaintyMap,
+    volume: Volume,
+    labels: NDArray[Any],
+    prediction: NDArray[Any],
+    classes: Sequence[LabelClass],
+    box: tuple[int, int],
+) -> Iterator[SuggestedSlice]:
+    """Find the slices to paint next, best first, and draw them; nothing is predicted anew.
+
+    Parameters
+    ----------
+    uncertainty : UncertaintyMap
+        Of the prediction.
+    labels : uint8 or uint16 (Z, Y, X)
+        What is painted. May change meanwhile: a stroke more or less makes no difference.
+    prediction : uint8 or uint16 (Z, Y, X)
+    classes : sequence of LabelClass
+        Of the prediction.
+    box : (width, height)
+        What a picture fits into, in pixels.
+    """
+    from napari_volseg.review.slice_picture import thumbnail
+    from napari_volseg.review.suggest import doubt_over_average, rank_slices
+
+    found = rank_slices(uncertainty, Annotation(labels))
+    for s in found:
+        doubt = doubt_over_average(uncertainty, s.axis, s.index)
+        picture = thumbnail(volume, prediction, classes, s.axis, s.index, box)
+        yield SuggestedSlice(s, doubt, picture, len(found))
 
 
 def find_objects_of(labels: NDArray[Any]) -> Objects:

@@ -7,7 +7,12 @@ from napari_volseg.data.annotation import Annotation
 from napari_volseg.data.samples import annotate_slices
 from napari_volseg.data.tiles import tile_grid
 from napari_volseg.review import suggest as module
-from napari_volseg.review.suggest import add_region, empty_map, rank_slices
+from napari_volseg.review.suggest import (
+    add_region,
+    doubt_over_average,
+    empty_map,
+    rank_slices,
+)
 
 SHAPE = (24, 32, 40)
 REACH = 0.1 * (24 * 32 * 40) ** (1 / 3)
@@ -191,3 +196,22 @@ def test_cells_are_few_and_about_cubic():
     assert uncertainty.doubt[0].size <= module.MOST_CELLS
     edges = np.multiply(uncertainty.cell, uncertainty.spacing)
     assert edges.max() <= 2 * edges.min()
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (24, 45, 300)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_doubt_beside_a_slice_is_that_of_a_voxel(axis, shape):
+    last = shape[axis] - 1
+    where = [slice(None)] * 3
+    where[axis] = slice(last, None)
+    uncertainty = empty_map(shape, (1.0, 1.0, 1.0), 2)
+    add_region(uncertainty, tuple(slice(0, n) for n in shape), unsure(shape=shape))
+    everywhere = doubt_over_average(uncertainty, axis, last)
+    assert everywhere == pytest.approx(1)
+    uncertainty = empty_map(shape, (1.0, 1.0, 1.0), 2)
+    add_region(uncertainty, tuple(slice(0, n) for n in shape), unsure(tuple(where), shape=shape))
+    thickness = (last % uncertainty.cell[axis]) + 1
+    low = doubt_over_average(uncertainty, axis, 0)
+    high = doubt_over_average(uncertainty, axis, last)
+    assert low < 1 < high
+    assert high * thickness + low * (last + 1 - thickness) == pytest.approx(last + 1)

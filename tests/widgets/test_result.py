@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_volseg.data.files import read_annotation, read_volume
 from napari_volseg.data.journal import recoverable
 from napari_volseg.data.volume import Volume
-from napari_volseg.inference.predict import predict_volume
+from napari_volseg.inference.predict import PredictedRegion, predict_volume
 from napari_volseg.models.checkpoint import load_model
 from napari_volseg.widgets import predict as predict_step
 from napari_volseg.widgets.dock import VolSegDock
@@ -46,7 +46,8 @@ def regions(monkeypatch):
 
     def predict_on(*arguments):
         for piece in real(*arguments):
-            regions.append(piece.region)
+            if isinstance(piece, PredictedRegion):
+                regions.append(piece.region)
             yield piece
             time.sleep(0.04)
 
