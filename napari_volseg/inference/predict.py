@@ -22,7 +22,7 @@ from napari_volseg.data.tiles import (
     tile_grid,
 )
 from napari_volseg.inference.device import pick_device
-from napari_volseg.inference.trust import pool_opinions
+from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 from napari_volseg.sparse.position import with_region_position
 
@@ -95,7 +95,7 @@ def predict(
     table = label_table(checkpoint.class_ids)
     regions = class_opinions(module, config, architecture, volume, intensity, chosen, near)
     for region, opinions, done, total in regions:
-        probabilities = pool_opinions(opinions, checkpoint.trust).cpu().numpy()
+        probabilities = pool_opinions(opinions, checkpoint.belief).cpu().numpy()
         yield PredictedRegion(region, table[probabilities.argmax(0)], probabilities, done, total)
 
 
@@ -124,7 +124,7 @@ def predict_region(
     intensity: Intensity,
     device: torch.device,
     class_ids: Sequence[int],
-    trust: Sequence[float],
+    belief: Belief,
     region: Region,
 ) -> NDArray[np.integer]:
     """Predict a region, at the cost of no more of the volume than its context.
@@ -135,8 +135,8 @@ def predict_region(
         In evaluation mode, on the device.
     class_ids : sequence of int
         Label of each class index.
-    trust : sequence of float
-        In the network, and in its instant answer if it has one.
+    belief : Belief
+        What to make of the network's opinions.
     region : region
         Inside the volume.
 
@@ -150,7 +150,7 @@ def predict_region(
     for piece, opinions, _, _ in class_opinions(
         module, config, architecture, volume, intensity, device, within=region
     ):
-        probabilities = pool_opinions(opinions, trust)
+        probabilities = pool_opinions(opinions, belief)
         labels[relative(piece, region)] = table[probabilities.argmax(0).cpu().numpy()]
     return labels
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from napari_volseg.models.belief import Belief
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -63,15 +65,15 @@ class Score:
         Mean over the classes except the first; over all if only the first is there.
     standard_error : float
         Of the mean, as if each held-out voxel were drawn by itself.
-    trust : tuple of float
-        How far to believe the network, and its instant answer if it has one, so that
-        these voxels are explained best; the other figures are with it.
+    belief : Belief
+        What to make of the network's opinions, by these voxels; the other figures are
+        with it.
     """
 
     iou: tuple[float | None, ...]
     mean_foreground_iou: float
     standard_error: float
-    trust: tuple[float, ...] = ()
+    belief: Belief = Belief()  # noqa: RUF009 - it is frozen
 
 
 @dataclass(frozen=True)

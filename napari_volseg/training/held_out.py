@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from napari_volseg.inference.predict import class_opinions
-from napari_volseg.inference.trust import fit_trust, pool_opinions
+from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
 
@@ -22,17 +22,22 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.pool import Pool
 
 
+SEEN_VOXELS = 10_000
+"""Of each region that is predicted, to tell how common the classes are; drawn at random."""
+
+
 def score_held_out(
     module: nn.Module, config: Any, architecture: AnyArchitecture, pool: Pool
 ) -> Score | None:
-    """Predict where voxels are held out, weigh what was said there, and compare.
+    """Predict where voxels are held out, find what that is worth, and compare.
 
     Returns
     -------
     Score or None
         None if no voxel is held out.
     """
-    found, truth = [], []
+    found, truth, seen = [], [], []
+    random = torch.Generator().manual_seed(0)
     module.eval()
     for case in pool.cases:
         held_out = case.held_out
@@ -48,14 +53,16 @@ def score_held_out(
             labeled = target != IGNORE
             found.append(opinions[:, :, labeled.to(pool.device)].cpu())
             truth.append(target[labeled].long())
+            some = torch.randint(target.numel(), (SEEN_VOXELS,), generator=random)
+            seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
     if not found:
         return None
     opinions, classes = torch.cat(found, 2), torch.cat(truth)
-    trust = fit_trust(opinions, classes)
-    pairs = classes * pool.n_classes + pool_opinions(opinions, trust).argmax(0)
+    belief = fit_belief(opinions, classes, pool.counts, torch.cat(seen, 2))
+    pairs = classes * pool.n_classes + pool_opinions(opinions, belief).argmax(0)
     confusion = pairs.bincount(minlength=pool.n_classes**2).reshape(pool.n_classes, -1)
     score = score_of(confusion.numpy())
-    return score and replace(score, trust=trust)
+    return score and replace(score, belief=belief)
 
 
 def score_of(confusion: NDArray[np.int64]) -> Score | None:

@@ -109,7 +109,7 @@ def train(
             first.intensity,
             device,
             pool.class_ids,
-            run.trust,
+            run.belief,
             region,
         )
         seconds = time.perf_counter() - began

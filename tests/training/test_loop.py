@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.stage import Stage
@@ -239,11 +240,13 @@ def test_score_by_hand():
     assert score_of(np.zeros((2, 2), np.int64)) is None
 
 
-def test_a_checkpoint_has_the_trust_in_its_weights():
+def test_a_checkpoint_has_the_belief_in_its_weights():
     checkpoint = last(train(make_case(), CONFIG)).checkpoint
-    assert checkpoint.trust == checkpoint.progress["best"]["trust"] != ()
+    assert asdict(checkpoint.belief) == checkpoint.progress["best"]["belief"]
+    assert len(checkpoint.belief.trust) == 2
+    assert len(checkpoint.belief.shift) == len(checkpoint.classes)
     unknown = last(train(make_case(), replace(CONFIG, held_out=0))).checkpoint
-    assert unknown.trust == ()
+    assert unknown.belief == Belief()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
