@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.objects import Objects
     from napari_volseg.sparse.config import TrainingConfig
@@ -63,6 +64,20 @@ def predict_on(
     from napari_volseg.inference.predict import predict
 
     yield from predict(checkpoint, volume, near=near)
+
+
+def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> Iterator[Proposal]:
+    """Propose labels between the painted slices of an axis, those around a slice first.
+
+    Raises
+    ------
+    InputError
+        As ``review.between.propose_between``.
+    """
+    from napari_volseg.review.between import propose_between
+
+    slices = [s.index for s in find_painted(labels).slices if s.axis == axis]
+    yield from propose_between(volume, labels, axis, slices, near=near)
 
 
 def find_objects_of(labels: NDArray[Any]) -> Objects:
