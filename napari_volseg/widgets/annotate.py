@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key, napari_key
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
 from napari_volseg.widgets.parts import button, column, label, on_click, row
@@ -62,6 +63,7 @@ class AnnotateStep(QWidget):
     def _build(self) -> None:
         self._classes = ClassTable(self._session)
         self._slices = SliceList(self._session)
+        self._between = BetweenPanel(self._session)
         self._views = {
             view: button(
                 view,
@@ -98,6 +100,7 @@ class AnnotateStep(QWidget):
                 row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place),
                 self._slices,
                 row(self._complete, self._next, self._save),
+                self._between,
             ],
         )
         self._complete.clicked.connect(self.mark_complete)
@@ -111,6 +114,7 @@ class AnnotateStep(QWidget):
             emitter.disconnect(self._on_dims)
         self._unbind()
         self._classes.stop()
+        self._between.shutdown()
 
     def _keys(self) -> dict[str, Callable[[Labels], None]]:
         # napari asks what is bound for its name, which a partial does not have.
@@ -127,6 +131,7 @@ class AnnotateStep(QWidget):
             TURN_KEY: lambda layer: self._turn_to_next(),
             NEXT_KEY: lambda layer: self.go_to_next(),
             PREDICTION_KEY: lambda layer: self._toggle_prediction(),
+            **self._between.keys(),
         }
 
     def _bind(self) -> None:
@@ -202,6 +207,7 @@ class AnnotateStep(QWidget):
         self._hint.setText(what_to_paint(self._session.painted, has_annotation))
         self._classes.setVisible(has_annotation)
         self._slices.setVisible(has_annotation)
+        self._between.setVisible(has_annotation)
 
 
 def what_to_paint(painted: Painted, has_annotation: bool) -> str:

@@ -42,7 +42,7 @@ def class_key(position: int) -> str:
 
 def napari_key(key: str) -> str:
     """Return a key as napari binds it."""
-    return key.replace("Ctrl+", "Control-")
+    return key.replace("Ctrl+", "Control-").replace("Shift+", "Shift-")
 
 
 class ClassTable(QWidget):
