@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
 from napari_volseg.widgets.keys import HELP_KEY, Key, bind, unbind
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
@@ -66,6 +67,7 @@ class AnnotateStep(QWidget):
     def _build(self) -> None:
         self._classes = ClassTable(self._session)
         self._slices = SliceList(self._session)
+        self._between = BetweenPanel(self._session)
         self.paint_next = PaintNext(self._session)
         self._views = {
             view: button(
@@ -103,6 +105,7 @@ class AnnotateStep(QWidget):
                 row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place),
                 self._slices,
                 row(self._complete, self._next, self._save),
+                self._between,
                 self.paint_next,
             ],
         )
@@ -117,6 +120,7 @@ class AnnotateStep(QWidget):
             emitter.disconnect(self._on_dims)
         self._unbind()
         self._classes.stop()
+        self._between.shutdown()
         self.paint_next.shutdown()
 
     def keys(self) -> tuple[Key, ...]:
@@ -130,6 +134,7 @@ class AnnotateStep(QWidget):
             Key(COMPLETE_KEY, "mark the slice complete", self.mark_complete),
             Key(TURN_KEY, "turn the volume: xy, xz, yz", self._turn_to_next),
             Key(NEXT_KEY, "next painted slice", self.go_to_next),
+            *self._between.keys(),
             Key(SUGGESTED_KEY, "best slice to paint next", self.paint_next.go_on),
             Key(PREDICTION_KEY, "show or hide the prediction", self._toggle_prediction),
             Key(HELP_KEY, "show or hide these keys", self.help_wanted.emit),
@@ -209,6 +214,7 @@ class AnnotateStep(QWidget):
         self._hint.setText(what_to_paint(self._session.painted, has_annotation))
         self._classes.setVisible(has_annotation)
         self._slices.setVisible(has_annotation)
+        self._between.setVisible(has_annotation)
 
 
 def what_to_paint(painted: Painted, has_annotation: bool) -> str:

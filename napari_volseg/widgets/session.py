@@ -19,6 +19,7 @@ from napari_volseg.widgets.layers import (
     ANNOTATION,
     MAX_CLASSES,
     PREVIEW,
+    PROPOSALS,
     check_annotation,
     classes_of,
     empty_prediction,
@@ -137,7 +138,7 @@ class Session:
     def labels(self) -> list[Labels]:
         """Return the labels layers to choose from."""
         labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
-        return [layer for layer in labels if noted(layer).get("role") != PREVIEW]
+        return [x for x in labels if noted(x).get("role") not in (PREVIEW, PROPOSALS)]
 
     def choose_image(self, layer: Image | None) -> None:
         """Work on the volume of this image layer, or on none."""

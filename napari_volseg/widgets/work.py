@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.compare import MaskComparison
     from napari_volseg.review.objects import Objects
@@ -136,6 +137,20 @@ def suggest_on(
         doubt = doubt_over_average(uncertainty, s.axis, s.index)
         picture = thumbnail(volume, prediction, classes, s.axis, s.index, box)
         yield SuggestedSlice(s, doubt, picture, len(found))
+
+
+def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> Iterator[Proposal]:
+    """Propose labels between the painted slices of an axis, those around a slice first.
+
+    Raises
+    ------
+    InputError
+        As ``review.between.propose_between``.
+    """
+    from napari_volseg.review.between import propose_between
+
+    slices = [s.index for s in find_painted(labels).slices if s.axis == axis]
+    yield from propose_between(volume, labels, axis, slices, near=near)
 
 
 def find_objects_of(labels: NDArray[Any]) -> Objects:
