@@ -18,12 +18,15 @@ from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visibl
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
+from napari_volseg.widgets.undo import acting
+from napari_volseg.widgets.undo_buttons import UndoButtons
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_volseg.widgets.painted import Painted
     from napari_volseg.widgets.session import Session
+    from napari_volseg.widgets.undo import Undo
 
 COMPLETE_KEY = "C"
 TURN_KEY = "T"
@@ -45,9 +48,10 @@ class AnnotateStep(QWidget):
     save_wanted = Signal()
     help_wanted = Signal()
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, undo: Undo) -> None:
         super().__init__()
         self._session = session
+        self._undo = undo
         self._bound: Labels | None = None
         self._build()
         # Scrolling through a volume moves the dims many times between two frames.
@@ -81,6 +85,7 @@ class AnnotateStep(QWidget):
             view_button.setCheckable(True)
             on_click(view_button, self._turn_to, AXIS_OF_VIEW[view])
         self._place = label(name="slice on view")
+        undo_buttons = UndoButtons(self._session, self._undo)
         self._complete = button(
             f"Mark complete  {COMPLETE_KEY}",
             "mark slice complete",
@@ -102,13 +107,20 @@ class AnnotateStep(QWidget):
             [
                 self._hint,
                 self._classes,
-                row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place),
+                row(
+                    label(f"view  {TURN_KEY}"),
+                    *self._views.values(),
+                    self._place,
+                    undo_buttons,
+                    stretch=4,
+                ),
                 self._slices,
                 row(self._complete, self._next, self._save),
                 self._between,
                 self.paint_next,
             ],
         )
+        self._classes.removal_wanted.connect(self._undo.remove_class)
         self._complete.clicked.connect(self.mark_complete)
         self._next.clicked.connect(self.go_to_next)
         self._save.clicked.connect(self.save_wanted)
@@ -158,10 +170,12 @@ class AnnotateStep(QWidget):
 
     def mark_complete(self) -> None:
         """Fill what is unlabeled in the visible slice with background."""
-        if self._session.annotation is None:
+        layer = self._session.annotation
+        if layer is None:
             return
         try:
-            filled = mark_complete(self._session.viewer, self._session.annotation)
+            with acting(layer, "mark complete"):
+                filled = mark_complete(self._session.viewer, layer)
         except InputError as error:
             show_warning(str(error))
             return

@@ -12,6 +12,7 @@ from napari.utils.transforms import CompositeAffine
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.history import History
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import volume_from_layer
@@ -191,6 +192,12 @@ def label_dtype(classes: Sequence[LabelClass]) -> type[np.unsignedinteger[Any]]:
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
     """Return the classes that a labels layer carries, or two default ones."""
     return tuple(noted(layer).get("classes", ())) or default_classes()
+
+
+def history_of(layer: Labels) -> History:
+    """Return what can be undone and redone in a labels layer."""
+    history: History = noted(layer).get("history", History())
+    return history
 
 
 def set_classes(layer: Labels, classes: Sequence[LabelClass]) -> None:

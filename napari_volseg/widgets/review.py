@@ -15,6 +15,7 @@ from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
 from napari_volseg.widgets.painted import count_labels
 from napari_volseg.widgets.parts import button, column, count, label, row, say, short_unit, table
+from napari_volseg.widgets.undo import acting
 
 if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
@@ -80,7 +81,8 @@ class ReviewStep(QWidget):
         if annotation is None or prediction is None:
             return
         try:
-            copied = copy_slice(self._session.viewer, annotation, prediction)
+            with acting(annotation, "copy a slice"):
+                copied = copy_slice(self._session.viewer, annotation, prediction)
         except InputError as error:
             show_warning(str(error))
             return
