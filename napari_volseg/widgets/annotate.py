@@ -97,7 +97,7 @@ class AnnotateStep(QWidget):
             "Go to the next painted slice, of whichever orientation.",
         )
         self._save = button(
-            "Save labels\N{HORIZONTAL ELLIPSIS}",
+            "Save\N{HORIZONTAL ELLIPSIS}",
             "save the annotation",
             "Write the annotation to a file, with the geometry of the image and its classes.",
         )
@@ -107,13 +107,7 @@ class AnnotateStep(QWidget):
             [
                 self._hint,
                 self._classes,
-                row(
-                    label(f"view  {TURN_KEY}"),
-                    *self._views.values(),
-                    self._place,
-                    undo_buttons,
-                    stretch=4,
-                ),
+                row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place, undo_buttons),
                 self._slices,
                 row(self._complete, self._next, self._save),
                 self._between,

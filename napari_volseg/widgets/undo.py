@@ -171,9 +171,9 @@ class Undo(QObject):
     def _put(self, layer: Labels, ready: Exchange, history: History, verb: str) -> None:
         labels = ready.put(layer.data)
         if labels is not layer.data:
-            with layer.events.data.blocker(self._on_replaced):
-                layer.data = labels
-            self._data[layer] = layer.data
+            # Known beforehand, so that it is no act of its own.
+            self._data[layer] = labels
+            layer.data = labels
         act = ready.act
         if act.classes is not None:
             self._take_classes(layer, act.classes)

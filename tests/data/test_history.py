@@ -103,6 +103,7 @@ def test_a_thousand_random_acts_are_undone_and_redone_to_the_byte():
         act = random_act(rng)(labels, classes)
         history, labels, classes = do(history, act, labels, classes)
     end = state()
+    assert {dtype for dtype, *_ in states} == {"|u1", "<u2", ">u2"}
     for before in reversed(states):
         history, labels, classes = move(history, labels, classes, back=True)
         assert state() == before
@@ -170,15 +171,16 @@ def test_memory_is_bounded_and_the_oldest_acts_go_first(monkeypatch):
 
 def test_what_is_undone_counts_for_the_memory_too(monkeypatch):
     rng = np.random.default_rng(0)
-    acts = [noisy_act(rng, str(number)) for number in range(3)]
-    monkeypatch.setattr(history_module, "LIMIT_BYTES", int(3.5 * acts[0].size_bytes))
-    history = History(tuple(acts))
-    plain = replace(acts[2], patches=())
-    history = history.undone(plain).undone(noisy_act(rng, "1"))
-    assert [act.name for act in history.undoable] == ["0"]
-    assert [act.name for act in history.redoable] == ["2", "1"]
-    monkeypatch.setattr(history_module, "LIMIT_BYTES", int(1.5 * acts[0].size_bytes))
-    assert [act.name for act in history.undone(noisy_act(rng, "0")).redoable] == ["0"]
+    acts = tuple(noisy_act(rng, str(number)) for number in range(4))
+    size = acts[0].size_bytes
+    monkeypatch.setattr(history_module, "LIMIT_BYTES", int(3.5 * size))
+    history = History(acts).undone(acts[3])
+    assert [act.name for act in history.undoable] == ["1", "2"]
+    assert [act.name for act in history.redoable] == ["3"]
+    monkeypatch.setattr(history_module, "LIMIT_BYTES", int(1.5 * size))
+    history = history.undone(acts[2])
+    assert [act.name for act in history.undoable] == ["1"]
+    assert [act.name for act in history.redoable] == ["2"]
 
 
 def test_the_number_of_acts_is_bounded(monkeypatch):
