@@ -22,6 +22,7 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.parts import button, column, label, named, row
 from napari_volseg.widgets.proposals import hatched, new_proposals
+from napari_volseg.widgets.undo import acting
 from napari_volseg.widgets.work import propose_on
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ class BetweenPanel(QWidget):
 
     def _accept_region(self, annotation: Labels, region: Region) -> int:
         assert self._proposed is not None and self._layer is not None, "there are proposals"
-        painted = fill_unlabeled(annotation, region, self._proposed[region])
+        with acting(annotation, "accept proposals"):
+            painted = fill_unlabeled(annotation, region, self._proposed[region])
         self._proposed[region] = UNLABELED
         self._layer.data[region] = UNLABELED
         self._layer.refresh(extent=False)
@@ -217,7 +219,8 @@ class BetweenPanel(QWidget):
             return
         painted = [(s.axis, s.index) for s in session.painted.slices]
         try:
-            copied = copy_neighbor(session.viewer, session.annotation, painted)
+            with acting(session.annotation, "copy a slice"):
+                copied = copy_neighbor(session.viewer, session.annotation, painted)
         except InputError as error:
             show_warning(str(error))
             return

@@ -11,7 +11,7 @@ from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.review.between import Proposal
 from napari_volseg.widgets.between import copy_neighbor
-from napari_volseg.widgets.layers import classes_of, set_classes, show_slice, turn
+from napari_volseg.widgets.layers import classes_of, history_of, set_classes, show_slice, turn
 from tests.widgets.hands import find, live, press, wait_until
 
 SLICES = slice(5, 9)
@@ -98,6 +98,7 @@ def test_a_slice_is_accepted_where_it_is_unlabeled_and_undo_takes_it_back(
     np.testing.assert_array_equal(annotation.data, expected)
     assert not proposals(viewer).data[6].any() and proposals(viewer).data[7].any()
     assert "3 xy slices, 5 to 8" in find(painted, "what is proposed").text()
+    assert history_of(annotation).undoable[-1].name == "accept proposals"
     annotation.undo()
     np.testing.assert_array_equal(annotation.data, before)
 
@@ -125,6 +126,7 @@ def test_all_is_accepted_in_one_act(viewer, painted, proposer):
     np.testing.assert_array_equal(annotation.data, expected)
     assert proposals(viewer) is None
     assert not find(painted, "accept all proposals").isVisible()
+    assert history_of(annotation).undoable[-1].name == "accept proposals"
     annotation.undo()
     np.testing.assert_array_equal(annotation.data, before)
 
