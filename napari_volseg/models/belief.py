@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MOST_TRUST, LEAST_TRUST = 8.0, 0.01
 """However good or bad it is on the held-out voxels: they are not all voxels."""
 
-DOUBT = 1.0
-"""How many held-out voxels equal trust is worth."""
+DOUBT = 30.0
+"""How many held-out voxels equal trust is worth: they are held out in blocks, and those of
+a block tell much the same."""
 
 SMALLEST = 1e-6
 """Probability below which a part is no surer: one voxel must not decide."""
