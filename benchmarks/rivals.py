@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 from skimage.feature import multiscale_basic_features
 from skimage.segmentation import random_walker
 from sklearn.ensemble import RandomForestClassifier
+
+from napari_volseg.review.between import signed_distance
 
 if TYPE_CHECKING:
     from napari_volseg.data.annotation import Case
@@ -80,11 +81,3 @@ def shape_interpolation(case: Case) -> np.ndarray:
             between = (1 - part) * known[low] + part * known[high]
             score[k] += np.moveaxis(weight * between, 0, axis)
     return classes[score.argmax(0)]
-
-
-def signed_distance(inside: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """Distance to the outline of a 2D region, positive inside; far where there is none."""
-    if inside.all() or not inside.any():
-        far = float(np.dot(inside.shape, spacing))
-        return np.full(inside.shape, far if inside.all() else -far)
-    return distance_transform_edt(inside, spacing) - distance_transform_edt(~inside, spacing)

@@ -6,26 +6,22 @@ those load torch and the file formats, and ``--help`` or a mistyped option answe
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cyclopts
 from cyclopts import App, Parameter
 
 from napari_volseg import __version__
-from napari_volseg.cli.options import ObjectOptions, TrainingOptions, Unlabeled
-from napari_volseg.cli.terminal import check_display, check_output, say
+from napari_volseg.cli.masks import compare, surfaces
+from napari_volseg.cli.options import Json, ObjectOptions, Output, TrainingOptions, Unlabeled
+from napari_volseg.cli.terminal import check_display, check_output, print_json, say
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-
-Output = Annotated[Path, Parameter(name=["--output", "-o"])]
-Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 app = App(
     name="napari-volseg",
@@ -33,6 +29,8 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
+app.command(compare)
+app.command(surfaces)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,11 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(message: str) -> int:
     say(f"napari-volseg: {' '.join(message.split())}")
     return BAD_INPUT
-
-
-def _print_json(document: Any) -> None:
-    json.dump(document, sys.stdout, allow_nan=False, indent=2)
-    print()
 
 
 @app.default
@@ -125,7 +118,7 @@ def demo(
 
     result = run_demo(output, minutes)
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         print(result)
 
@@ -143,7 +136,7 @@ def models(*, as_json: Json = False) -> None:
 
     rows = describe_models()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         print(table(rows))
 
@@ -182,7 +175,7 @@ def train(
     checkpoint, config = read_start(resume, options or {})
     trained = run_training(read_cases(files, unlabeled), config, checkpoint, output)
     if as_json:
-        _print_json(trained.to_json())
+        print_json(trained.to_json())
     else:
         print(trained)
     return INTERRUPTED if trained.interrupted else 0
@@ -227,7 +220,7 @@ def predict(
     jobs = plan_jobs(images, output, probabilities, uncertainty)
     voxels = [run_job(job, checkpoint, device) for job in jobs]
     if as_json:
-        _print_json([{**j.to_json(), "voxels": v} for j, v in zip(jobs, voxels, strict=True)])
+        print_json([{**j.to_json(), "voxels": v} for j, v in zip(jobs, voxels, strict=True)])
     else:
         print("\n".join(str(job.labels) for job in jobs))
 
@@ -265,7 +258,7 @@ def evaluate(
 
     comparison = compare(prediction, truth, unlabeled, annotation, annotation_unlabeled)
     if as_json:
-        _print_json(comparison.to_json())
+        print_json(comparison.to_json())
     else:
         print(comparison)
 
@@ -312,7 +305,7 @@ def suggest(
 
     slices = suggest_slices(model, image, annotation, unlabeled, number, device)
     if as_json:
-        _print_json(to_json(slices))
+        print_json(to_json(slices))
     else:
         print(table(slices))
 
@@ -367,6 +360,6 @@ def classify_objects(
     config = ObjectConfig(**options or {})
     result = classify_files(files, unlabeled, smallest, config, output, table)
     if as_json:
-        _print_json({"labels": str(output), "objects": result.table()})
+        print_json({"labels": str(output), "objects": result.table()})
     else:
         print(result)

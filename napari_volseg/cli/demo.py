@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.cli.evaluate import Comparison, compare
-from napari_volseg.cli.picture import save_picture
 from napari_volseg.cli.predict import Job, run_job
 from napari_volseg.cli.terminal import say
 from napari_volseg.cli.train import Trained, run_training
@@ -14,6 +13,7 @@ from napari_volseg.data.annotation import UNLABELED, Case
 from napari_volseg.data.files import read_annotation, write_labels, write_volume
 from napari_volseg.data.phantom import kidney_phantom
 from napari_volseg.data.samples import annotate_slices
+from napari_volseg.review.picture import save_picture
 from napari_volseg.sparse.config import TrainingConfig
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation, read_volume
 from napari_volseg.data.units import PIXEL
-from napari_volseg.review.metrics import Evaluation, evaluate
+from napari_volseg.review.metrics import HEADINGS, Evaluation, evaluate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from napari_volseg.data.annotation import Annotation, LabelClass
 
 Spacing = tuple[float, float, float]
-HEADINGS = ("IoU", "Dice", "mean accuracy", "ASD ({unit})", "HD95 ({unit})")
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
-"""The options of ``train`` and ``classify-objects``, made from the fields of their configs."""
+"""Options that commands share, and those made from the fields of the configs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_origin, get_type_hints
 
 from cyclopts import Parameter, Token
 
+from napari_volseg.data.labels import ALL_LABELED
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.config_help import field_help
 from napari_volseg.sparse.object_config import ObjectConfig
 
-ALL_LABELED = -1
-"""A value that no label has: with it as the unlabeled one, every voxel is labeled."""
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
 def parse_unlabeled(annotated: type, tokens: Sequence[Token]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,6 +27,12 @@ SECONDS_BETWEEN_LINES = 10.0
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 
 Report = Callable[[float, str], None]
+
+
+def print_json(document: Any) -> None:
+    """Write a result to stdout, as one JSON document."""
+    json.dump(document, sys.stdout, allow_nan=False, indent=2)
+    print()
 
 
 def say(line: str) -> None:

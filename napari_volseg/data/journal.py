@@ -1,26 +1,27 @@
 """The stroke journal: painted labels are on disk before the user has named any file.
 
 One folder for each session holds a lock, which the system frees however the session
-ends, and a log (`journal_log`). What no named file holds is offered again.
+ends, and a log of the labels (`journal_log`) and of their history (`history_log`). What no
+named file holds is offered again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import uuid
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
 
-from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.history_log import HistoryLog, read_history
 from napari_volseg.data.journal_log import (
     BLOCK_SIZE,
     SAVED,
@@ -32,6 +33,7 @@ from napari_volseg.data.journal_log import (
     read_log,
     record,
 )
+from napari_volseg.data.record_file import Place, RecordFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.history import History
+
 LOG = "labels.log"
-COMPACT_ABOVE_BYTES = 32 * 1024**2
 LOCK_SECONDS = 10.0
 UNPAINTED = b""
 
@@ -82,6 +85,10 @@ class Recovery:
             )
         return log.labels()
 
+    def history(self) -> History:
+        """Return what can be undone and redone; needed before `discard`."""
+        return read_history(self.folder)
+
     def discard(self) -> None:
         """Remove the journal for good.
 
@@ -106,11 +113,11 @@ class Journal:
         self.header = header
         self._lock = lock
         self._digests: dict[Index, bytes] = {}
-        self._places: dict[Index, tuple[int, int]] = {}
+        self._places: dict[Index, Place] = {}
         self._saved = False
-        self._end = 0
-        self._file = open(folder / LOG, "xb+", buffering=0)
-        self._append(header_record(header))
+        self._history = HistoryLog(folder)
+        self._file = RecordFile(folder / LOG)
+        self._file.append(header_record(header))
 
     def describe(self, header: JournalHeader) -> None:
         """Replace the header: other classes, another name or geometry.
@@ -125,7 +132,7 @@ class Journal:
         if (header.shape, header.dtype) != (self.header.shape, self.header.dtype):
             raise ValueError(f"{header} does not go with the labels of {self.header}")
         if header != self.header:
-            self._append(header_record(header))
+            self._file.append(header_record(header))
             self.header = header
             self._saved = False
 
@@ -156,17 +163,26 @@ class Journal:
             raise ValueError(f"labels {labels.shape} {labels.dtype} are not of {self.header}")
         written: dict[Index, bytes] = {}
         for index, block, digest in self._changes(labels):
-            start = self._append(block_record(index, block))
-            self._places[index] = start, self._end
+            self._places[index] = self._file.append(block_record(index, block))
             written[index] = digest
         if written:
-            os.fsync(self._file.fileno())
+            self._file.sync()
             self._digests |= written
             self._saved = False
             live = sum(end - start for start, end in self._places.values())
-            if self._end > 2 * live + COMPACT_ABOVE_BYTES:
+            if self._file.is_wasteful(live):
                 self._compact()
         return len(written)
+
+    def keep(self, history: History) -> None:
+        """Write what can be undone and redone, as far as it changed since the last call.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or gone; the next call writes what this one could not.
+        """
+        self._history.write(history)
 
     def mark_saved(self, labels: NDArray[Any]) -> bool:
         """Note that a named file holds ``labels``; nothing is offered until more is painted.
@@ -184,8 +200,8 @@ class Journal:
         if not self._fits(labels) or next(self._changes(labels), None) is not None:
             return False
         if not self._saved:
-            self._append(record(SAVED, b""))
-            os.fsync(self._file.fileno())
+            self._file.append(record(SAVED, b""))
+            self._file.sync()
             self._saved = True
         return True
 
@@ -198,6 +214,7 @@ class Journal:
             If what is of no more use cannot be removed.
         """
         self._file.close()
+        self._history.close()
         try:
             with _index_lock(self.folder.parent):
                 self._lock.release()
@@ -222,37 +239,11 @@ class Journal:
             if digest != self._digests.get((z, y, x), UNPAINTED):
                 yield (z, y, x), block, digest
 
-    def _append(self, data: bytes) -> int:
-        """Write a record behind the last whole one and return where it starts."""
-        start = self._end
-        # What a failed write left there would hide all later records from the reader.
-        self._file.truncate(start)
-        self._file.seek(start)
-        if (written := self._file.write(data)) != len(data):
-            raise OSError(f"{self.folder}: {written} of {len(data)} bytes written; free some disk")
-        self._end += len(data)
-        return start
-
     def _compact(self) -> None:
         """Rewrite the log with the last record of each block only."""
-        places: dict[Index, tuple[int, int]] = {}
-        try:
-            with replacing(self.folder / LOG) as path:
-                with open(path, "xb") as file:
-                    file.write(header_record(self.header))
-                    for index, (start, end) in self._places.items():
-                        self._file.seek(start)
-                        places[index] = file.tell(), file.tell() + end - start
-                        file.write(self._file.read(end - start))
-                    file.flush()
-                    os.fsync(file.fileno())
-                    size = file.tell()
-                # Windows does not replace an open file.
-                self._file.close()
-            self._places, self._end = places, size
-        finally:
-            if self._file.closed:
-                self._file = open(self.folder / LOG, "rb+", buffering=0)
+        blocks = (self._file.read(place) for place in self._places.values())
+        _, *places = self._file.rewrite(chain([header_record(self.header)], blocks))
+        self._places = dict(zip(self._places, places, strict=True))
 
 
 def journal_folder() -> Path:

@@ -142,7 +142,7 @@ def read_log(path: Path) -> Log | None:
     header: JournalHeader | None = None
     blocks: dict[Index, bytes] = {}
     saved = False
-    for kind, payload in _whole_records(data):
+    for kind, payload in whole_records(data):
         saved = kind == SAVED
         if kind == HEADER:
             header = _read_header(payload)
@@ -159,7 +159,8 @@ def read_log(path: Path) -> Log | None:
     return None
 
 
-def _whole_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def whole_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and payload of each record of a log, up to the last whole one."""
     position = 0
     while position + RECORD.size <= len(data):
         magic, kind, length, checksum = RECORD.unpack_from(data, position)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from napari_volseg.data.history import History
 from napari_volseg.data.journal import Journal, open_journal
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Journaled:
-    """Labels to keep; the painting thread sets the first four fields, each in one go.
+    """Labels to keep; the painting thread sets the first five fields, each in one go.
 
     Attributes
     ----------
@@ -39,6 +40,8 @@ class Journaled:
         Whether a named file holds the labels as they are; False once they are edited.
     in_file : labels or None
         A copy of labels that were written to a named file since the last look.
+    history : History
+        What can be undone and redone.
     is_over : bool
         True ends the journal with the next look.
     journal : Journal or None
@@ -48,6 +51,7 @@ class Journaled:
     content: tuple[Any, JournalHeader]
     as_in_file: bool = False
     in_file: Any = None
+    history: History = field(default_factory=History)
     is_over: bool = False
     journal: Journal | None = None
 
@@ -62,6 +66,8 @@ class Journaled:
             self.journal = open_journal(header, folder)
         self.journal.describe(header)
         wrote = self.journal.record(labels) > 0
+        # After the labels: an act that they lack can be undone all the same.
+        self.journal.keep(self.history)
         if self.as_in_file:
             self.journal.mark_saved(labels)
             self.as_in_file = False

@@ -12,6 +12,9 @@ from napari_volseg.data.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ALL_LABELED = -1
+"""A value that no label has: with it as the unlabeled one, every voxel is labeled."""
+
 _LARGEST = int(np.iinfo(np.uint16).max)
 
 

@@ -161,6 +161,14 @@ def mirror_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.minimum(folded, period - folded)
 
 
+def slice_region(shape: Sequence[int], axis: int, index: int) -> Region:
+    """Return the region that is one slice of a volume; axis 0, 1, 2 is z, y, x."""
+    z, y, x = (
+        slice(index, index + 1) if a == axis else slice(0, size) for a, size in enumerate(shape)
+    )
+    return z, y, x
+
+
 def center_of(region: Region) -> tuple[float, ...]:
     """Middle of a region in voxels (z, y, x)."""
     return tuple((r.start + r.stop - 1) / 2 for r in region)

@@ -22,6 +22,7 @@ from napari_volseg.data.tiles import (
     tile_grid,
 )
 from napari_volseg.inference.device import pick_device
+from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 from napari_volseg.sparse.position import with_region_position
 
@@ -92,11 +93,10 @@ def predict(
     intensity = intensity_for(checkpoint, volume)
     architecture = get_architecture(checkpoint.model)
     table = label_table(checkpoint.class_ids)
-    regions = class_probabilities(module, config, architecture, volume, intensity, chosen, near)
-    for region, probabilities, done, total in regions:
-        labels = table[probabilities.argmax(0).cpu().numpy()]
-        calibrated = with_temperature(probabilities, checkpoint.temperature, dim=0)
-        yield PredictedRegion(region, labels, calibrated.cpu().numpy(), done, total)
+    regions = class_opinions(module, config, architecture, volume, intensity, chosen, near)
+    for region, opinions, done, total in regions:
+        probabilities = pool_opinions(opinions, checkpoint.belief).cpu().numpy()
+        yield PredictedRegion(region, table[probabilities.argmax(0)], probabilities, done, total)
 
 
 def predict_volume(
@@ -124,6 +124,7 @@ def predict_region(
     intensity: Intensity,
     device: torch.device,
     class_ids: Sequence[int],
+    belief: Belief,
     region: Region,
 ) -> NDArray[np.integer]:
     """Predict a region, at the cost of no more of the volume than its context.
@@ -134,6 +135,8 @@ def predict_region(
         In evaluation mode, on the device.
     class_ids : sequence of int
         Label of each class index.
+    belief : Belief
+        What to make of the network's opinions.
     region : region
         Inside the volume.
 
@@ -144,19 +147,12 @@ def predict_region(
     """
     table = label_table(class_ids)
     labels = np.zeros([side.stop - side.start for side in region], dtype=table.dtype)
-    for piece, probabilities, _, _ in class_probabilities(
+    for piece, opinions, _, _ in class_opinions(
         module, config, architecture, volume, intensity, device, within=region
     ):
+        probabilities = pool_opinions(opinions, belief)
         labels[relative(piece, region)] = table[probabilities.argmax(0).cpu().numpy()]
     return labels
-
-
-def with_temperature(probabilities: Tensor, temperature: float, dim: int) -> Tensor:
-    """Make probabilities less sure (a temperature above 1) or surer; classes are along ``dim``.
-
-    The likeliest class stays.
-    """
-    return torch.softmax(probabilities.clamp_min(1e-12).log() / temperature, dim)
 
 
 def check_channels(checkpoint: Checkpoint, volume: Volume) -> None:
@@ -187,7 +183,7 @@ def label_table(class_ids: Sequence[int]) -> NDArray[np.integer]:
 
 
 @torch.inference_mode()
-def class_probabilities(
+def class_opinions(
     module: nn.Module,
     config: object,
     architecture: AnyArchitecture,
@@ -200,6 +196,8 @@ def class_probabilities(
 ) -> Iterator[tuple[Region, Tensor, int, int]]:
     """Walk a volume as the architecture asks and yield class probabilities.
 
+    Those of the network and, where it has one, of its instant answer.
+
     Parameters
     ----------
     module : nn.Module
@@ -211,15 +209,18 @@ def class_probabilities(
 
     Yields
     ------
-    region, probabilities (K, z, y, x) on the device, regions done, regions in all
+    region, opinions (E, K, z, y, x) on the device, regions done, regions in all
     """
     walk = architecture.walk(config, volume.shape)
 
-    def tile_probabilities(tile: Tile) -> Tensor:
+    def tile_opinions(tile: Tile) -> Tensor:
         block = torch.from_numpy(standardize(read_block(volume, tile.read), intensity))
         if walk.position:
             block = with_region_position(block, tile.read, volume.shape)
-        return architecture.probabilities(module, config, block[None].to(device), tile.trim)
+        seen = block[None].to(device)
+        network = architecture.probabilities(module, config, seen, tile.trim)
+        instant = architecture.instant(module, config, seen, tile.trim)
+        return torch.stack([network] if instant is None else [network, instant])
 
     if within is None:
         tiles = plan_tiles(walk, volume.shape)
@@ -227,7 +228,7 @@ def class_probabilities(
         tiles = plan_region(walk, volume.shape, within)
     tiles = [t for t in order_tiles(tiles, near) if wanted(t.write)]
     for done, tile in enumerate(tiles, start=1):
-        yield tile.write, tile_probabilities(tile), done, len(tiles)
+        yield tile.write, tile_opinions(tile), done, len(tiles)
 
 
 def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity, Intensity
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.registry import get_network
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Checkpoint:
         Mean foreground IoU of the weights on held-out labeled voxels.
     iou : tuple of float or None
         The same for each class; None where no voxel of it was held out.
-    temperature : float
-        With which the probabilities fitted the held-out voxels best.
+    belief : Belief
+        What to make of the network's opinions.
     weights : mapping of str to tensor
         What predicts: the best (averaged) weights so far, on the CPU.
     state : mapping of str to tensor
@@ -75,7 +76,7 @@ class Checkpoint:
     seconds: float
     score: float | None
     iou: tuple[float | None, ...]
-    temperature: float
+    belief: Belief
     weights: Mapping[str, Tensor] = field(repr=False)
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -131,7 +132,7 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "seconds": checkpoint.seconds,
         "score": checkpoint.score,
         "iou": checkpoint.iou,
-        "temperature": checkpoint.temperature,
+        "belief": asdict(checkpoint.belief),
         "progress": dict(checkpoint.progress),
     }
     with replacing(Path(path)) as temporary:
@@ -178,7 +179,7 @@ def load_model(path: str | Path) -> Checkpoint:
         seconds=document["seconds"],
         score=document["score"],
         iou=tuple(document["iou"]),
-        temperature=document["temperature"],
+        belief=config_from_json(Belief, document["belief"]),
         weights=parts["weights"],
         state=parts["state"],
         progress=document["progress"],

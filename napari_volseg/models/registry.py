@@ -73,6 +73,10 @@ def unfitted(preset: C, cases: Sequence[Case]) -> C:
     return preset
 
 
+def no_instant_answer(module: nn.Module, config: Any, block: Tensor, core: Region) -> None:
+    """Answer for the networks that have nothing beside them."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network(Generic[C, M]):
     """What every network of a paper has, whatever it labels.
@@ -164,6 +168,9 @@ class Architecture(Network[C, M]):
     probabilities : callable (module, config, block, core) -> tensor
         Class probabilities (K, z, y, x) of a core, a region of the block
         (1, C, z, y, x) that was read with ``walk``'s halo.
+    instant : callable (module, config, block, core) -> tensor or None
+        The same of its instant answer, where it has one that stands beside the network:
+        held-out voxels weigh the two.
     """
 
     labels = "voxels"
@@ -172,6 +179,7 @@ class Architecture(Network[C, M]):
     stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
     walk: Callable[[C, tuple[int, int, int]], Walk]
     probabilities: Callable[[M, C, Tensor, Region], Tensor]
+    instant: Callable[[M, C, Tensor, Region], Tensor | None] = no_instant_answer
     fit: Callable[[C, Sequence[Case]], C] = unfitted
 
     def configure(self, training: TrainingConfig, cases: Sequence[Case], device: torch.device) -> C:

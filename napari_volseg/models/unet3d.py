@@ -20,7 +20,7 @@ from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.sparse.filters import alignment, widest_reach
 from napari_volseg.sparse.patches import patch_stage
-from napari_volseg.sparse.pixels import PixelClassifier, mean_logits, pixel_stage
+from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
 from napari_volseg.sparse.plan import (
     Triple,
     inside,
@@ -175,7 +175,8 @@ class UNet3D(nn.Module):
         logits = self.unet(image)
         if self.pixels is None:
             return logits
-        return mean_logits(logits, self.pixels.over(self.pixels.responses(image, (z, y, x))))
+        instant = self.pixels.over(self.pixels.responses(image, (z, y, x)))
+        return (logits.log_softmax(1) + instant.log_softmax(1)) / 2
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify."""
@@ -332,7 +333,7 @@ def network_reach(config: UNet3DConfig) -> Triple:
 def probabilities(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor:
     """Class probabilities (K, z, y, x) of a core of a block (1, C, z, y, x).
 
-    The filters see the whole block, the padded network only what it needs of it.
+    The padded network sees no more of the block than it needs.
     """
     if config.padding == "valid":
         z, y, x = (slice(c.start - m, c.stop - m) for c, m in zip(core, config.margin, strict=True))
@@ -341,8 +342,14 @@ def probabilities(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Reg
     seen, within = crop_around(core, network_reach(config), config.divisor, block.shape[2:])
     every = (slice(None), slice(None))
     logits = module.unet(block[(*every, *seen)])[(*every, *within)]
-    if module.pixels is not None:
-        logits = mean_logits(logits, module.pixels.over(module.pixels.responses(block, core)))
+    return torch.softmax(logits[0].float(), 0)
+
+
+def instant(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor | None:
+    """Class probabilities (K, z, y, x) of the pixel classifier, None without filters."""
+    if module.pixels is None:
+        return None
+    logits = module.pixels.over(module.pixels.responses(block, core))
     return torch.softmax(logits[0].float(), 0)
 
 
@@ -372,6 +379,7 @@ ARCHITECTURES = (
         stages=stages,
         walk=walk,
         probabilities=probabilities,
+        instant=instant,
         paper_channels=3,
         paper_classes=3,
         count=count_convolutions,

@@ -16,6 +16,7 @@ from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity
 from napari_volseg.inference.device import pick_device
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.registry import get_classifier
 from napari_volseg.review.objects import check_shape, crop_object, gather_examples
@@ -185,7 +186,7 @@ def snapshot(
         seconds=run.seconds,
         score=None,
         iou=(None,) * len(examples.classes),
-        temperature=1.0,
+        belief=Belief(),
         weights=copied(run.averaged.state_dict()),
     )
 

@@ -16,6 +16,9 @@ from napari_volseg.data.errors import InputError
 Integers = NDArray[np.integer[Any]]
 Mask = NDArray[np.bool_]
 
+HEADINGS = ("IoU", "Dice", "mean accuracy", "ASD ({unit})", "HD95 ({unit})")
+"""What to call the figures of an ``Agreement``, in its order."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:

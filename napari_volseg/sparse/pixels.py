@@ -1,8 +1,7 @@
 """A pixel classifier on filter responses: the first answer, seconds after the first strokes.
 
 It labels each voxel by its filter responses alone. A network that learns context is
-trained beside it; the mean of both probabilities predicts, so that the network is heard
-as far as it is sure of itself.
+trained beside it; held-out voxels tell how far each of the two is to be trusted.
 """
 
 from __future__ import annotations
@@ -138,11 +137,6 @@ class PixelClassifier(nn.Module):
             logits = self(features.flatten(0, -2))
             planes.append(logits.unflatten(0, features.shape[:-1]).movedim(-1, 1))
         return torch.stack(planes, 2)
-
-
-def mean_logits(one: Tensor, other: Tensor) -> Tensor:
-    """Logits of the mean of two opinions' probabilities, (B, K, ...)."""
-    return torch.logaddexp(one.float().log_softmax(1), other.float().log_softmax(1))
 
 
 def labeled_responses(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from napari_volseg.models.belief import Belief
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -63,14 +65,15 @@ class Score:
         Mean over the classes except the first; over all if only the first is there.
     standard_error : float
         Of the mean, as if each held-out voxel were drawn by itself.
-    temperature : float
-        With which the network's probabilities fit these voxels best.
+    belief : Belief
+        What to make of the network's opinions, by these voxels; the other figures are
+        with it.
     """
 
     iou: tuple[float | None, ...]
     mean_foreground_iou: float
     standard_error: float
-    temperature: float = 1.0
+    belief: Belief = Belief()  # noqa: RUF009 - it is frozen
 
 
 @dataclass(frozen=True)

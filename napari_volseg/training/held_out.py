@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from torch import Tensor, nn
+from torch import nn
 
-from napari_volseg.inference.predict import class_probabilities, with_temperature
+from napari_volseg.inference.predict import class_opinions
+from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
 
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.pool import Pool
 
 
-MOST_TEMPERATURE = 8.0
-"""And its inverse is the least: few voxels are no reason to believe more."""
+SEEN_VOXELS = 10_000
+"""Of each region that is predicted, to tell how common the classes are; drawn at random."""
 
 
 def score_held_out(
     module: nn.Module, config: Any, architecture: AnyArchitecture, pool: Pool
 ) -> Score | None:
-    """Predict where voxels are held out and compare.
+    """Predict where voxels are held out, find what that is worth, and compare.
 
     Returns
     -------
     Score or None
         None if no voxel is held out.
     """
-    found, truth = [], []
+    found, truth, seen = [], [], []
+    random = torch.Generator().manual_seed(0)
     module.eval()
     for case in pool.cases:
         held_out = case.held_out
@@ -44,42 +45,24 @@ def score_held_out(
         def wanted(region: Region, held_out: NDArray[np.int16] = held_out) -> bool:
             return bool((held_out[region] != IGNORE).any())
 
-        regions = class_probabilities(
+        regions = class_opinions(
             module, config, architecture, case.volume, case.intensity, pool.device, wanted=wanted
         )
-        for region, probabilities, _, _ in regions:
+        for region, opinions, _, _ in regions:
             target = torch.from_numpy(held_out[region])
             labeled = target != IGNORE
-            found.append(probabilities[:, labeled.to(pool.device)].T.cpu())
+            found.append(opinions[:, :, labeled.to(pool.device)].cpu())
             truth.append(target[labeled].long())
+            some = torch.randint(target.numel(), (SEEN_VOXELS,), generator=random)
+            seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
     if not found:
         return None
-    probabilities, classes = torch.cat(found), torch.cat(truth)
-    pairs = classes * pool.n_classes + probabilities.argmax(1)
+    opinions, classes = torch.cat(found, 2), torch.cat(truth)
+    belief = fit_belief(opinions, classes, pool.counts, torch.cat(seen, 2))
+    pairs = classes * pool.n_classes + pool_opinions(opinions, belief).argmax(0)
     confusion = pairs.bincount(minlength=pool.n_classes**2).reshape(pool.n_classes, -1)
     score = score_of(confusion.numpy())
-    return score and replace(score, temperature=fit_temperature(probabilities, classes))
-
-
-def fit_temperature(probabilities: Tensor, classes: Tensor) -> float:
-    """Find the temperature at which probabilities are likeliest to have these classes.
-
-    Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2: above 1 they
-    were too sure, below 1 not sure enough. A network that has learned little, averaged with
-    one that has, is of the second kind.
-
-    Parameters
-    ----------
-    probabilities : float (N, K)
-    classes : int64 (N,)
-    """
-
-    def surprise(log_temperature: float) -> float:
-        calibrated = with_temperature(probabilities, float(np.exp(log_temperature)), dim=1)
-        return float(-calibrated[torch.arange(len(classes)), classes].clamp_min(1e-12).log().mean())
-
-    limit = np.log(MOST_TEMPERATURE)
-    return float(np.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x))
+    return score and replace(score, belief=belief)
 
 
 def score_of(confusion: NDArray[np.int64]) -> Score | None:

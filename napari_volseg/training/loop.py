@@ -109,6 +109,7 @@ def train(
             first.intensity,
             device,
             pool.class_ids,
+            run.belief,
             region,
         )
         seconds = time.perf_counter() - began

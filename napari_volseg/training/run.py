@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import pooled_intensity
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.training.events import Score
 
@@ -61,6 +62,11 @@ class Run:
     scores: list[float] = field(default_factory=list)
     best: Score | None = None
     best_weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def belief(self) -> Belief:
+        """What to make of the network's opinions."""
+        return self.best.belief if self.best else Belief()
 
 
 COUNTERS = ("stage", "step", "stage_step", "seconds", "stage_began", "scoring_seconds", "scores")
@@ -122,7 +128,7 @@ def snapshot(
         seconds=run.seconds,
         score=run.best.mean_foreground_iou if run.best else None,
         iou=run.best.iou if run.best else (None,) * pool.n_classes,
-        temperature=run.best.temperature if run.best else 1.0,
+        belief=run.belief,
         weights=run.best_weights or copied(run.averaged.state_dict()),
         state=state,
         progress=progress,
@@ -172,7 +178,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
         setattr(run, name, checkpoint.progress[name])
     run.scores = list(run.scores)
     if best := checkpoint.progress["best"]:
-        run.best = Score(**best | {"iou": tuple(best["iou"])})
+        run.best = Score(**best | {"iou": tuple(best["iou"]), "belief": checkpoint.belief})
         run.best_weights = checkpoint.weights
     optimizer: dict[str, dict[str, Tensor]] = {}
     for key, tensor in parts["optimizer"].items():

@@ -11,18 +11,22 @@ from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
 from napari_volseg.widgets.keys import HELP_KEY, Key, bind, unbind
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
+from napari_volseg.widgets.undo import acting
+from napari_volseg.widgets.undo_buttons import UndoButtons
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_volseg.widgets.painted import Painted
     from napari_volseg.widgets.session import Session
+    from napari_volseg.widgets.undo import Undo
 
 COMPLETE_KEY = "C"
 TURN_KEY = "T"
@@ -44,9 +48,10 @@ class AnnotateStep(QWidget):
     save_wanted = Signal()
     help_wanted = Signal()
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, undo: Undo) -> None:
         super().__init__()
         self._session = session
+        self._undo = undo
         self._bound: Labels | None = None
         self._build()
         # Scrolling through a volume moves the dims many times between two frames.
@@ -66,6 +71,7 @@ class AnnotateStep(QWidget):
     def _build(self) -> None:
         self._classes = ClassTable(self._session)
         self._slices = SliceList(self._session)
+        self._between = BetweenPanel(self._session)
         self.paint_next = PaintNext(self._session)
         self._views = {
             view: button(
@@ -79,6 +85,7 @@ class AnnotateStep(QWidget):
             view_button.setCheckable(True)
             on_click(view_button, self._turn_to, AXIS_OF_VIEW[view])
         self._place = label(name="slice on view")
+        undo_buttons = UndoButtons(self._session, self._undo)
         self._complete = button(
             f"Mark complete  {COMPLETE_KEY}",
             "mark slice complete",
@@ -90,7 +97,7 @@ class AnnotateStep(QWidget):
             "Go to the next painted slice, of whichever orientation.",
         )
         self._save = button(
-            "Save labels\N{HORIZONTAL ELLIPSIS}",
+            "Save\N{HORIZONTAL ELLIPSIS}",
             "save the annotation",
             "Write the annotation to a file, with the geometry of the image and its classes.",
         )
@@ -100,12 +107,14 @@ class AnnotateStep(QWidget):
             [
                 self._hint,
                 self._classes,
-                row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place),
+                row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place, undo_buttons),
                 self._slices,
                 row(self._complete, self._next, self._save),
+                self._between,
                 self.paint_next,
             ],
         )
+        self._classes.removal_wanted.connect(self._undo.remove_class)
         self._complete.clicked.connect(self.mark_complete)
         self._next.clicked.connect(self.go_to_next)
         self._save.clicked.connect(self.save_wanted)
@@ -117,6 +126,7 @@ class AnnotateStep(QWidget):
             emitter.disconnect(self._on_dims)
         self._unbind()
         self._classes.stop()
+        self._between.shutdown()
         self.paint_next.shutdown()
 
     def keys(self) -> tuple[Key, ...]:
@@ -130,6 +140,7 @@ class AnnotateStep(QWidget):
             Key(COMPLETE_KEY, "mark the slice complete", self.mark_complete),
             Key(TURN_KEY, "turn the volume: xy, xz, yz", self._turn_to_next),
             Key(NEXT_KEY, "next painted slice", self.go_to_next),
+            *self._between.keys(),
             Key(SUGGESTED_KEY, "best slice to paint next", self.paint_next.go_on),
             Key(PREDICTION_KEY, "show or hide the prediction", self._toggle_prediction),
             Key(HELP_KEY, "show or hide these keys", self.help_wanted.emit),
@@ -153,10 +164,12 @@ class AnnotateStep(QWidget):
 
     def mark_complete(self) -> None:
         """Fill what is unlabeled in the visible slice with background."""
-        if self._session.annotation is None:
+        layer = self._session.annotation
+        if layer is None:
             return
         try:
-            filled = mark_complete(self._session.viewer, self._session.annotation)
+            with acting(layer, "mark complete"):
+                filled = mark_complete(self._session.viewer, layer)
         except InputError as error:
             show_warning(str(error))
             return
@@ -209,6 +222,7 @@ class AnnotateStep(QWidget):
         self._hint.setText(what_to_paint(self._session.painted, has_annotation))
         self._classes.setVisible(has_annotation)
         self._slices.setVisible(has_annotation)
+        self._between.setVisible(has_annotation)
 
 
 def what_to_paint(painted: Painted, has_annotation: bool) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event, EventEmitter
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.history import History
 
 SAVING = "saving"
 SAVED = "saved"
@@ -116,6 +117,12 @@ class Autosave(QObject):
             self._writer.add(watched)
         watched.content = layer.data, header
         self._writer.note(hurry=True)
+
+    def keep(self, layer: Labels, history: History) -> None:
+        """Keep what can be undone and redone in a layer; nothing for one that is not watched."""
+        if layer in self._watched:
+            self._watched[layer].history = history
+            self._writer.note()
 
     def mark_saved(self, layer: Labels, labels: Any) -> None:
         """Note that a named file holds ``labels``, so that they are not offered again.

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_warning
-from qtpy.QtGui import QColor, QKeySequence
-from qtpy.QtWidgets import QColorDialog, QGridLayout, QLabel, QLineEdit, QPushButton, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QCursor, QKeySequence
+from qtpy.QtWidgets import (
+    QColorDialog,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QWidget,
+)
 
+from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.parts import (
     SPACING,
@@ -41,7 +52,15 @@ def class_key(position: int) -> str:
 
 
 class ClassTable(QWidget):
-    """One row for each class of the annotation."""
+    """One row for each class of the annotation.
+
+    Signals
+    -------
+    removal_wanted(int, int)
+        The user removes the class of the first id; its voxels get the second one.
+    """
+
+    removal_wanted = Signal(int, int)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -84,7 +103,9 @@ class ClassTable(QWidget):
         for class_id in shown[kept:]:
             self._rows.pop(class_id).remove()
         for position, c in enumerate(classes[kept:], start=kept):
-            self._rows[c.id] = _Row(self._session, self._grid, position, c)
+            made = _Row(self._session, self._grid, position, c)
+            on_click(made.remove_class, self._on_remove, c.id)
+            self._rows[c.id] = made
         for c in classes:
             self._rows[c.id].show_class(c)
         self._show_counts()
@@ -98,6 +119,20 @@ class ClassTable(QWidget):
         selected = None if self._layer is None else self._layer.selected_label
         for class_id, shown in self._rows.items():
             shown.pick.setChecked(class_id == selected)
+
+    def _on_remove(self, class_id: int) -> None:
+        """Ask what becomes of the voxels of a class, if it has any."""
+        if not self._session.painted.counts.get(class_id):
+            self.removal_wanted.emit(class_id, UNLABELED)
+            return
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.addSection("Remove it; its voxels become")
+        others = {c.id: c.name for c in self._session.classes if c.id != class_id}
+        for into, name in ({UNLABELED: "unlabeled"} | others).items():
+            chosen = partial(self.removal_wanted.emit, class_id, into)
+            menu.addAction(name).triggered.connect(lambda _, chosen=chosen: chosen())
+        menu.popup(QCursor.pos())
 
     def _on_add(self) -> None:
         try:
@@ -136,7 +171,23 @@ class _Row:
         for at, widget in enumerate((self.pick, self.color, self.name, self._count)):
             grid.addWidget(widget, position, at)
         grid.addWidget(self._warning, position, 4)
-        self._widgets = (self.pick, self.color, self.name, self._count, self._warning)
+        self.remove_class = button(
+            "\N{MULTIPLICATION SIGN}",
+            f"remove class {self._id}",
+            "Remove this class; what is painted of it becomes another class or unlabeled.",
+        )
+        self.remove_class.setProperty("slice", True)
+        # What is not structure is background: there is always one.
+        self.remove_class.setVisible(self._id != BACKGROUND)
+        grid.addWidget(self.remove_class, position, 5)
+        self._widgets = (
+            self.pick,
+            self.color,
+            self.name,
+            self._count,
+            self._warning,
+            self.remove_class,
+        )
         on_click(self.pick, self._pick)
         self.color.clicked.connect(self._choose_color)
         self.name.editingFinished.connect(self._rename)

@@ -22,6 +22,7 @@ from napari_volseg.widgets.session import Session
 from napari_volseg.widgets.settings import Memory
 from napari_volseg.widgets.steps import StepBar
 from napari_volseg.widgets.train import TrainStep
+from napari_volseg.widgets.undo import Undo
 from napari_volseg.widgets.work import save_labels
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class VolSegDock(QWidget):
         self._memory = Memory()
         self.session = Session(self._viewer)
         self._scan = PaintScan(self.session, self._background, self)
+        self.undo = Undo(self.session, self._background, self)
         self._build(journal)
         self._connect()
         self._on_theme()
@@ -71,7 +73,7 @@ class VolSegDock(QWidget):
         self._journaling = Journaling(self.session, self._background, journal)
         self.samples = SamplePage(self._viewer, self._background)
         self._bar = StepBar(STEPS)
-        self.annotate = AnnotateStep(self.session)
+        self.annotate = AnnotateStep(self.session, self.undo)
         self.train = TrainStep(self.session, self._background, self._memory)
         self.predict = PredictStep(self.session, self._background, self._memory)
         self.review = ReviewStep(self.session, self._background, self._memory)
@@ -105,6 +107,7 @@ class VolSegDock(QWidget):
         for signal in (changed.painted, changed.model, changed.prediction, changed.busy):
             signal.connect(self._show_figures)
         self._journaling.state.connect(self.header.show_saved)
+        self.undo.changed.connect(self._journaling.keep)
         self._bar.picked.connect(self.go_to)
         self.annotate.save_wanted.connect(self.save_annotation)
         for wish in (self.annotate.help_wanted, self.header.help_wanted, self._help.closed):
@@ -186,6 +189,7 @@ class VolSegDock(QWidget):
         self.review.shutdown()
         self.annotate.stop()
         self._scan.stop()
+        self.undo.stop()
         self.session.close()
         self._background.shutdown()
         self._journaling.stop()

@@ -17,6 +17,7 @@ LABEL_SUFFIXES = {
     ".zarr": "OME-Zarr",
     ".npy": "NumPy",
 }
+SURFACE_SUFFIXES = {".stl": "STL", ".obj": "Wavefront OBJ", ".ply": "PLY"}
 MODEL_SUFFIXES = {".volseg": "VolSeg model"}
 
 

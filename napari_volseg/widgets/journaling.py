@@ -12,7 +12,13 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_volseg.data.journal import Recovery, recoverable
 from napari_volseg.widgets.autosave import SAVED, SAVING, Autosave
-from napari_volseg.widgets.layers import ANNOTATION, ANNOTATION_OPACITY, note, set_classes
+from napari_volseg.widgets.layers import (
+    ANNOTATION,
+    ANNOTATION_OPACITY,
+    history_of,
+    note,
+    set_classes,
+)
 from napari_volseg.widgets.parts import SPACING, discard, duration
 from napari_volseg.widgets.recovery import RecoveryStrip
 
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_volseg.data.history import History
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
 
@@ -66,6 +73,10 @@ class Journaling(QWidget):
         if layer in self._session.viewer.layers:
             self._autosave.mark_saved(layer, labels)
 
+    def keep(self, layer: Labels) -> None:
+        """Keep what can be undone and redone in a layer now."""
+        self._autosave.keep(layer, history_of(layer))
+
     def stop(self) -> None:
         """Write what is painted and end the autosave; bounded, also if the disk hangs."""
         self._clock.stop()
@@ -81,6 +92,7 @@ class Journaling(QWidget):
                 source=source,
                 classes=session.classes,
             )
+            self.keep(session.annotation)
         self._tell()
 
     def _tell(self, state: str = "") -> None:
@@ -108,23 +120,24 @@ class Journaling(QWidget):
     def _restore(self, strip: RecoveryStrip) -> None:
         strip.setEnabled(False)
         self._background.run(
-            strip.recovery.labels,
+            lambda: (strip.recovery.labels(), strip.recovery.history()),
             done=partial(self._restored, strip),
             failed=partial(self._take_away, strip),
         )
 
-    def _restored(self, strip: RecoveryStrip, labels: NDArray[Any]) -> None:
-        header = strip.recovery.header
+    def _restored(self, strip: RecoveryStrip, found: tuple[NDArray[Any], History]) -> None:
+        header, (labels, history) = strip.recovery.header, found
         layer = Labels(
             labels,
             name=f"{header.name} annotation",
             opacity=ANNOTATION_OPACITY,
             **header.geometry,
         )
-        note(layer, role=ANNOTATION)
+        note(layer, role=ANNOTATION, history=history)
         set_classes(layer, header.classes)
         self._session.viewer.layers.append(layer)
         self._autosave.watch(layer, name=header.name, source=header.source, classes=header.classes)
+        self._autosave.keep(layer, history)
         volume = self._session.volume
         if volume is not None and volume.shape == labels.shape:
             self._session.choose_annotation(layer)

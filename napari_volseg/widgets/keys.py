@@ -65,7 +65,7 @@ def unbind(layer: Layer, keys: Iterable[Key]) -> None:
 
 
 def _napari_key(key: str) -> str:
-    return key.replace("Ctrl+", "Control-")
+    return key.replace("Ctrl+", "Control-").replace("Shift+", "Shift-")
 
 
 def _called_with_layer(act: Callable[[], object]) -> Callable[[Layer], None]:

@@ -12,6 +12,8 @@ from napari.utils.transforms import CompositeAffine
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.history import History
+from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import volume_from_layer
 
@@ -27,6 +29,7 @@ METADATA = "napari_volseg"
 """Key of ``layer.metadata`` under which all that is ours is kept, as a mapping."""
 
 ANNOTATION, PREDICTION, PREVIEW = "annotation", "prediction", "preview"
+PROPOSALS = "proposals"
 """Roles that a labels layer is noted to have."""
 
 MAX_CLASSES = 32
@@ -191,13 +194,19 @@ def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
     return tuple(noted(layer).get("classes", ())) or default_classes()
 
 
+def history_of(layer: Labels) -> History:
+    """Return what can be undone and redone in a labels layer."""
+    history: History = noted(layer).get("history", History())
+    return history
+
+
 def set_classes(layer: Labels, classes: Sequence[LabelClass]) -> None:
     """Give a labels layer its classes: kept in its metadata, shown in their colors.
 
-    The background of a prediction, and of a preview of one, is transparent.
+    The background is transparent in all but the annotation.
     """
     note(layer, classes=tuple(classes))
-    dense = noted(layer).get("role") in (PREDICTION, PREVIEW)
+    dense = noted(layer).get("role") in (PREDICTION, PREVIEW, PROPOSALS)
     layer.colormap = class_colormap(classes, dense=dense)
 
 
@@ -218,6 +227,20 @@ def visible_slice(viewer: ViewerModel, layer: Layer) -> tuple[int, int] | None:
     axis = next(a for a in range(3) if a + first not in viewer.dims.displayed)
     index = int(np.round(_to_data(viewer, layer)[axis]))
     return (axis, index) if 0 <= index < layer.data.shape[axis] else None
+
+
+def slice_on_view(viewer: ViewerModel, layer: Layer) -> tuple[int, int]:
+    """Return what ``visible_slice`` does.
+
+    Raises
+    ------
+    InputError
+        If no slice is on view.
+    """
+    seen = visible_slice(viewer, layer)
+    if seen is None:
+        raise InputError("no slice is on view; turn to xy, xz or yz first")
+    return seen
 
 
 def turn(viewer: ViewerModel, axis: int) -> None:
@@ -268,10 +291,7 @@ def mark_complete(viewer: ViewerModel, layer: Labels) -> int:
     InputError
         If no slice is on view.
     """
-    seen = visible_slice(viewer, layer)
-    if seen is None:
-        raise InputError("no slice is on view; turn to xy, xz or yz first")
-    axis, index = seen
+    axis, index = slice_on_view(viewer, layer)
     unlabeled = np.argwhere(np.take(layer.data, index, axis=axis) == UNLABELED)
     if len(unlabeled) == 0:
         return 0
@@ -300,14 +320,21 @@ def copy_slice(viewer: ViewerModel, annotation: Labels, prediction: Labels) -> i
     InputError
         If no slice is on view.
     """
-    seen = visible_slice(viewer, annotation)
-    if seen is None:
-        raise InputError("no slice is on view; turn to xy, xz or yz first")
-    axis, index = seen
-    found = np.take(prediction.data, index, axis=axis)
-    free = (np.take(annotation.data, index, axis=axis) == UNLABELED) & (found != UNLABELED)
-    indices = list(np.nonzero(free))
-    indices.insert(axis, np.full(len(indices[0]), index))
+    region = slice_region(annotation.data.shape, *slice_on_view(viewer, annotation))
+    return fill_unlabeled(annotation, region, prediction.data[region])
+
+
+def fill_unlabeled(layer: Labels, region: Region, labels: NDArray[np.integer]) -> int:
+    """Write labels of a region to where a layer is unlabeled: one act of napari's undo.
+
+    Returns
+    -------
+    int
+        Voxels written.
+    """
+    free = (layer.data[region] == UNLABELED) & (labels != UNLABELED)
+    found = zip(np.nonzero(free), region, strict=True)
+    indices = tuple(positions + side.start for positions, side in found)
     if len(indices[0]):
-        annotation.data_setitem(tuple(indices), found[free].astype(annotation.data.dtype))
+        layer.data_setitem(indices, labels[free].astype(layer.data.dtype))
     return len(indices[0])

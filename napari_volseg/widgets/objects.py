@@ -24,7 +24,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.jobs import Job
-from napari_volseg.widgets.layers import class_colormap, geometry_of, note, show_slice
+from napari_volseg.widgets.layers import class_colormap, classes_of, geometry_of, note, show_slice
 from napari_volseg.widgets.parts import (
     DOT,
     button,
@@ -36,6 +36,7 @@ from napari_volseg.widgets.parts import (
     say,
     table,
 )
+from napari_volseg.widgets.surfaces import SurfaceSaver
 from napari_volseg.widgets.work import (
     SortedObjects,
     find_objects_of,
@@ -124,6 +125,7 @@ class ObjectsPanel(QWidget):
             "save the table of objects",
             "Write all objects with type, size and place to a CSV file.",
         )
+        self._surfaces = SurfaceSaver(self._memory, self._selected)
         self._with_objects = QWidget()
         column(
             self._with_objects,
@@ -131,6 +133,7 @@ class ObjectsPanel(QWidget):
                 row(label("type"), self._type, self._pick, stretch=1),
                 self._examples,
                 row(label("time"), self._minutes, self._sort, self._cancel, stretch=2),
+                self._surfaces,
             ],
         )
         column(
@@ -163,6 +166,7 @@ class ObjectsPanel(QWidget):
         self._rows: tuple[ClassifiedObject, ...] = ()
         self._pick.setChecked(False)
         self._table.setRowCount(0)
+        self._surfaces.set_objects(None)
         say(self._state, "")
         self._show()
 
@@ -183,6 +187,7 @@ class ObjectsPanel(QWidget):
         if prediction is not self._session.prediction:
             return
         self._objects, self._volume = objects, volume
+        self._surfaces.set_objects(objects, volume, classes_of(prediction))
         empty = "No object: everything is background. Predict first, or train longer."
         say(self._state, "" if objects.found else empty)
         self._show()
@@ -315,12 +320,17 @@ class ObjectsPanel(QWidget):
                     item.setData(Qt.ItemDataRole.DecorationRole, color)
                 self._table.setItem(at, column_, item)
 
+    def _selected(self) -> list[int]:
+        """Return the ids of the objects selected in the table."""
+        items = self._table.selectedItems()
+        return sorted({int(item.data(Qt.ItemDataRole.UserRole)) for item in items})
+
     def _show_selected(self) -> None:
         """Go to the slice, across z, through the middle of the selected object."""
-        items = self._table.selectedItems()
-        if not items or self._objects is None or self._layer is None:
+        selected = self._selected()
+        if not selected or self._objects is None or self._layer is None:
             return
-        chosen = self._objects.get(int(items[0].data(Qt.ItemDataRole.UserRole)))
+        chosen = self._objects.get(selected[0])
         if self._layer in self._session.viewer.layers:
             show_slice(self._session.viewer, self._layer, 0, round(chosen.center[0]))
 
@@ -361,3 +371,4 @@ class ObjectsPanel(QWidget):
     def shutdown(self) -> None:
         """End the thread at its next step, and drop what it still says."""
         self.job.shutdown()
+        self._surfaces.shutdown()

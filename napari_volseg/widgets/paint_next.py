@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QToolButton, QWidget
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.layers import classes_of, show_slice, visible_slice
 from napari_volseg.widgets.parts import (
-    SHORT_UNITS,
     button,
     column,
     discard,
@@ -20,6 +19,7 @@ from napari_volseg.widgets.parts import (
     named,
     on_click,
     row,
+    short_unit,
 )
 from napari_volseg.widgets.slices import COMPLETE, TOUCHED
 from napari_volseg.widgets.work import SuggestedSlice, suggest_on
@@ -180,7 +180,7 @@ class PaintNext(QWidget):
             lines.append(f"No {s.view} slice is painted yet.")
         elif volume is not None:
             away = min(abs(index - s.index) for index in same) * volume.spacing[s.axis]
-            unit = SHORT_UNITS.get(volume.unit, volume.unit)
+            unit = short_unit(volume.unit)
             lines.append(f"The nearest painted {s.view} slice is {away:.3g} {unit} away.")
         return "\n".join(lines)
 

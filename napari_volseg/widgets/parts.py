@@ -172,6 +172,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\N{THIN SPACE}")
 
 
+def short_unit(unit: str) -> str:
+    """Return the usual abbreviation of a unit of length, where it has one."""
+    return SHORT_UNITS.get(unit, unit)
+
+
 def duration(seconds: float) -> str:
     """Write a duration as a person says it: "40 s", "3 min", "1 h 20 min"."""
     if seconds < 60:

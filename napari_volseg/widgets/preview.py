@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
+from napari_volseg.data.tiles import slice_region
 from napari_volseg.training.events import PreviewRequest
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -110,12 +111,7 @@ class LivePreview(QWidget):
             return
         self._asked = visible_slice(self._session.viewer, self._image)
         if self._asked is not None:
-            axis, index = self._asked
-            z, y, x = (
-                slice(index, index + 1) if a == axis else slice(0, n)
-                for a, n in enumerate(self._volume.shape)
-            )
-            self._send(PreviewRequest((z, y, x)))
+            self._send(PreviewRequest(slice_region(self._volume.shape, *self._asked)))
 
     def _show(self, preview: Preview, image: Image) -> None:
         edited = {c.id: c for c in self._session.classes}

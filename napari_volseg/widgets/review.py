@@ -10,10 +10,12 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.compare import ComparePanel
 from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
 from napari_volseg.widgets.painted import count_labels
-from napari_volseg.widgets.parts import SHORT_UNITS, button, column, count, label, row, say, table
+from napari_volseg.widgets.parts import button, column, count, label, row, say, short_unit, table
+from napari_volseg.widgets.undo import acting
 
 if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
@@ -48,7 +50,8 @@ class ReviewStep(QWidget):
             "yet; correct it there and train again. Undo takes it back.",
         )
         self.objects = ObjectsPanel(session, background, memory)
-        column(self, [self._hint, self._table, row(self._copy), self.objects])
+        self.compare = ComparePanel(session, background, memory)
+        column(self, [self._hint, self._table, row(self._copy), self.objects, self.compare])
         self._copy.clicked.connect(self.copy_slice)
         changed = session.changed
         changed.prediction.connect(self._forget)
@@ -78,7 +81,8 @@ class ReviewStep(QWidget):
         if annotation is None or prediction is None:
             return
         try:
-            copied = copy_slice(self._session.viewer, annotation, prediction)
+            with acting(annotation, "copy a slice"):
+                copied = copy_slice(self._session.viewer, annotation, prediction)
         except InputError as error:
             show_warning(str(error))
             return
@@ -115,8 +119,9 @@ class ReviewStep(QWidget):
                 self._table.setItem(at, column_, item)
 
     def shutdown(self) -> None:
-        """End the thread of the objects."""
+        """End the threads of the panels."""
         self.objects.shutdown()
+        self.compare.shutdown()
 
 
 def physical_volume(voxels: int, volume: Volume) -> str:
@@ -124,4 +129,4 @@ def physical_volume(voxels: int, volume: Volume) -> str:
     z, y, x = volume.spacing
     size = voxels * z * y * x
     number = count(round(size)) if size >= 100 else f"{size:.3g}"
-    return f"{number} {SHORT_UNITS.get(volume.unit, volume.unit)}³"
+    return f"{number} {short_unit(volume.unit)}³"

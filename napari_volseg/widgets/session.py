@@ -19,6 +19,7 @@ from napari_volseg.widgets.layers import (
     ANNOTATION,
     MAX_CLASSES,
     PREVIEW,
+    PROPOSALS,
     check_annotation,
     classes_of,
     empty_prediction,
@@ -65,6 +66,8 @@ class Changes(SignalGroup):
     image = Signal()
     annotation = Signal()
     classes = Signal()
+    classes_edited = Signal(str, tuple)
+    """What the user did to the classes, and what they were before."""
     painted = Signal()
     model = Signal()
     prediction = Signal()
@@ -137,7 +140,7 @@ class Session:
     def labels(self) -> list[Labels]:
         """Return the labels layers to choose from."""
         labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
-        return [layer for layer in labels if noted(layer).get("role") != PREVIEW]
+        return [x for x in labels if noted(x).get("role") not in (PREVIEW, PROPOSALS)]
 
     def choose_image(self, layer: Image | None) -> None:
         """Work on the volume of this image layer, or on none."""
@@ -233,7 +236,10 @@ class Session:
 
     def edit_class(self, class_id: int, **values: Any) -> None:
         """Change name or color of a class, in the annotation and in the prediction."""
-        self._set_classes([replace(c, **values) if c.id == class_id else c for c in self.classes])
+        before = self.classes
+        self.set_classes([replace(c, **values) if c.id == class_id else c for c in before])
+        name = "rename a class" if "name" in values else "recolor a class"
+        self.changed.classes_edited.emit(name, before)
 
     def add_class(self) -> LabelClass:
         """Add a class with the next id, and pick the brush with it.
@@ -252,11 +258,14 @@ class Session:
         free = [color for color in COLORS if color not in used]
         added = default_classes([new_id])[0]
         added = replace(added, color=free[0]) if free else added
-        self._set_classes([*self.classes, added])
+        before = self.classes
+        self.set_classes([*before, added])
+        self.changed.classes_edited.emit("add a class", before)
         self.paint_with(new_id)
         return added
 
-    def _set_classes(self, classes: Sequence[LabelClass]) -> None:
+    def set_classes(self, classes: Sequence[LabelClass]) -> None:
+        """Take these classes for the annotation, and their names and colors for the prediction."""
         if self.annotation is None:
             return
         set_classes(self.annotation, classes)
@@ -281,7 +290,7 @@ class Session:
             return
         self.painted = painted
         if unknown:
-            self._set_classes(sorted([*self.classes, *default_classes(unknown)], key=_class_id))
+            self.set_classes(sorted([*self.classes, *default_classes(unknown)], key=_class_id))
         self.changed.painted.emit()
 
     def set_model(self, model: Model) -> None:

@@ -6,28 +6,35 @@ fast.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.data.annotation import Annotation, Case, LabelClass
+import numpy as np
+
+from napari_volseg.data.annotation import UNLABELED, Annotation, Case, LabelClass
+from napari_volseg.data.labels import ALL_LABELED, as_labels
 from napari_volseg.widgets.painted import find_painted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
+    from napari_volseg.review.compare import MaskComparison
     from napari_volseg.review.objects import Objects
     from napari_volseg.review.suggest import Suggestion, UncertaintyMap
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.object_config import ObjectConfig
     from napari_volseg.training.events import Command, PreviewRequest, Progress
+
+    # Labels (Z, Y, X), the classes of those that have a name, and the name of the layer.
+    GivenMask = tuple[Any, Sequence[LabelClass], str]
 
 
 def train_on(
@@ -132,6 +139,20 @@ def suggest_on(
         yield SuggestedSlice(s, doubt, picture, len(found))
 
 
+def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> Iterator[Proposal]:
+    """Propose labels between the painted slices of an axis, those around a slice first.
+
+    Raises
+    ------
+    InputError
+        As ``review.between.propose_between``.
+    """
+    from napari_volseg.review.between import propose_between
+
+    slices = [s.index for s in find_painted(labels).slices if s.axis == axis]
+    yield from propose_between(volume, labels, axis, slices, near=near)
+
+
 def find_objects_of(labels: NDArray[Any]) -> Objects:
     """Find the connected components of each class of a mask."""
     from napari_volseg.review.objects import find_objects
@@ -189,6 +210,104 @@ def save_object_table(
 
     write_table(path, ClassifiedVolume(tuple(rows), tuple(types), unit).table())
     return path
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two masks over a volume, compared.
+
+    Attributes
+    ----------
+    comparison : MaskComparison
+    volume : Volume
+    legend : tuple of LabelClass
+        What the values of an agreement map mean.
+    most_different : tuple of int
+        For each axis, the slice in which most voxels differ.
+    """
+
+    comparison: MaskComparison
+    volume: Volume
+    legend: tuple[LabelClass, ...]
+    most_different: tuple[int, ...]
+
+
+def compare_masks(
+    a: GivenMask, b: GivenMask, volume: Volume, from_zero: bool
+) -> Iterator[Compared]:
+    """Compare two masks of a volume.
+
+    Parameters
+    ----------
+    from_zero : bool
+        Whether 0 is the background in a mask that holds it; else it is unlabeled.
+
+    Raises
+    ------
+    InputError
+        As ``review.compare.compare``.
+    """
+    from napari_volseg.review.compare import AGREEMENT_CLASSES, compare, most_different_slice
+
+    masks = [_as_annotation(given, from_zero) for given in (a, b)]
+    comparison = compare(*masks, names=(a[2], b[2]), spacing=volume.spacing, unit=volume.unit)
+    yield Compared(
+        comparison,
+        volume,
+        AGREEMENT_CLASSES,
+        tuple(most_different_slice(comparison.agreement, axis) for axis in range(3)),
+    )
+
+
+def _as_annotation(given: GivenMask, from_zero: bool) -> Annotation:
+    values, classes, name = given
+    values = np.asarray(values)
+    annotation = Annotation(as_labels(values, name, ALL_LABELED if from_zero else UNLABELED))
+    moved_up = from_zero and not values.all()
+    known = {} if moved_up else {c.id: c for c in classes}
+    named = tuple(known.get(c.id, c) for c in annotation.classes)
+    return replace(annotation, classes=named)
+
+
+def agreement_of(comparison: MaskComparison, class_id: int | None) -> NDArray[Any]:
+    """Return the agreement map of one class, or of all."""
+    from napari_volseg.review.compare import map_agreement
+
+    if class_id is None:
+        return comparison.agreement
+    return map_agreement(comparison.a, comparison.b, class_id)
+
+
+def save_report(path: Path, compared: Compared) -> Path:
+    """Write a comparison as a page, and return its path."""
+    from napari_volseg.review.report import write_report
+
+    write_report(path, compared.comparison, compared.volume)
+    return path
+
+
+def save_surfaces(
+    path: Path,
+    objects: Objects,
+    numbers: Sequence[int],
+    volume: Volume,
+    classes: Sequence[LabelClass],
+) -> Iterator[float | Path]:
+    """Write the surfaces of objects (by their ids) into one file.
+
+    Yields
+    ------
+    float, then Path
+        How much is done, 0 to 1; at the end, the path.
+    """
+    from napari_volseg.review.surfaces import find_surfaces, surface_name, write_surfaces
+
+    meshes = {}
+    for found, mesh in find_surfaces(objects, numbers, volume, classes):
+        meshes[surface_name(found)] = mesh
+        yield len(meshes) / len(numbers)
+    write_surfaces(path, meshes)
+    yield path
 
 
 def save_labels(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_volseg.data import journal as journal_module
+from napari_volseg.data import record_file
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
@@ -51,7 +51,7 @@ def test_a_journal_cut_anywhere_gives_a_state_that_was_painted(edits, compact, d
     """Each block is as after the last whole edit, or already as after the next."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         if compact:
-            patch.setattr(journal_module, "COMPACT_ABOVE_BYTES", 0)
+            patch.setattr(record_file, "COMPACT_ABOVE_BYTES", 0)
         folder = Path(name)
         journal = open_journal(HEADER, folder)
         labels = np.zeros(SHAPE, np.uint8)
@@ -226,7 +226,7 @@ def test_only_what_changed_is_written(tmp_path):
 
 
 def test_a_log_that_is_painted_over_and_over_stays_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "COMPACT_ABOVE_BYTES", 1000)
+    monkeypatch.setattr(record_file, "COMPACT_ABOVE_BYTES", 1000)
     rng = np.random.default_rng(0)
     labels = np.zeros(SHAPE, np.uint8)
     journal = open_journal(HEADER, tmp_path)
@@ -261,7 +261,7 @@ def test_a_write_that_failed_hides_nothing_that_follows(tmp_path, monkeypatch):
             return getattr(self.file, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "_file", FullDisk(journal._file))
+        patch.setattr(journal._file, "_file", FullDisk(journal._file._file))
         with pytest.raises(OSError, match="free some disk"):
             paint(journal, labels, slice(66, 70))
     labels[0, 0, 0] = 9
@@ -279,7 +279,7 @@ def test_a_compaction_that_failed_loses_nothing(tmp_path, monkeypatch):
         raise OSError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal_module, "COMPACT_ABOVE_BYTES", -(10**9))
+        patch.setattr(record_file, "COMPACT_ABOVE_BYTES", -(10**9))
         patch.setattr("os.replace", no_replace)
         with pytest.raises(OSError, match="no"):
             paint(journal, labels, slice(66, 70))

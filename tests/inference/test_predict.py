@@ -18,6 +18,7 @@ from napari_volseg.inference.predict import (
     predict_region,
     predict_volume,
 )
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d import UNet3DConfig, build
@@ -49,7 +50,7 @@ def checkpoint_of(config: UNet3DConfig, ids=(1, 2, 5), seed=0) -> Checkpoint:
         model="unet3d", config=asdict(config), training=TrainingConfig().to_json(), channels=1,
         classes=default_classes(ids), spacing=(1, 1, 1), unit="pixel",
         intensity=(ChannelIntensity(0.0, 1.0, 0.0, 1.0),),
-        step=1, seconds=1, score=None, iou=(None,) * len(ids), temperature=1.0,
+        step=1, seconds=1, score=None, iou=(None,) * len(ids), belief=Belief(),
         weights=module.state_dict(),
     )  # fmt: skip
 
@@ -91,7 +92,7 @@ def test_a_region_is_what_the_whole_volume_has_there(config, shape):
     for region in ((slice(2, 3), y, x), (z, far, x), (z, slice(7, 15), slice(16, 17))):
         found = predict_region(
             module, settings, get_architecture("unet3d"), volume,
-            intensity_for(checkpoint, volume), torch.device("cpu"), (1, 2, 5), region,
+            intensity_for(checkpoint, volume), torch.device("cpu"), (1, 2, 5), Belief(), region,
         )  # fmt: skip
         np.testing.assert_array_equal(found, labels[region])
 
@@ -116,13 +117,25 @@ def test_probabilities_add_up_and_labels_are_the_largest(config):
         assert piece.labels.dtype == np.uint8
 
 
-def test_temperature_changes_how_sure_it_is_and_not_what_it_says():
+def test_trust_changes_how_sure_a_network_is_and_not_what_it_says():
     checkpoint, volume = checkpoint_of(PADDED), noise((8, 9, 10))
     (plain,) = predict(checkpoint, volume, device="cpu")
-    (sure,) = predict(replace(checkpoint, temperature=0.5), volume, device="cpu")
+    (sure,) = predict(replace(checkpoint, belief=Belief((2.0,))), volume, device="cpu")
     np.testing.assert_array_equal(sure.labels, plain.labels)
     squared = plain.probabilities**2
     np.testing.assert_allclose(sure.probabilities, squared / squared.sum(0), atol=1e-5)
+
+
+def test_a_network_and_its_instant_answer_are_believed_as_trust_says():
+    checkpoint, volume = checkpoint_of(FILTERED), noise((8, 9, 10))
+    (network,), (instant,), (both,), (unknown,) = (
+        predict(replace(checkpoint, belief=Belief(trust)), volume, device="cpu")
+        for trust in ((1.0, 0.0), (0.0, 1.0), (0.25, 2.0), ())
+    )
+    assert (network.labels != instant.labels).any()
+    for trust, found in (((0.25, 2.0), both), ((0.5, 0.5), unknown)):
+        pooled = network.probabilities ** trust[0] * instant.probabilities ** trust[1]
+        np.testing.assert_allclose(found.probabilities, pooled / pooled.sum(0), atol=1e-4)
 
 
 def test_a_stretched_gray_scale_changes_nothing():

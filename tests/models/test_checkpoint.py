@@ -8,6 +8,7 @@ import torch
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
 from napari_volseg.models.unet3d import UNet3DConfig, build
 from napari_volseg.sparse.config import TrainingConfig
@@ -32,7 +33,7 @@ def checkpoint() -> Checkpoint:
         seconds=1.5,
         score=0.25,
         iou=(None, 0.25),
-        temperature=0.5,
+        belief=Belief((0.5, 2.0), (0.1, -0.1)),
         weights=module.state_dict(),
         state={"module.x": torch.arange(3)},
         progress={"stage": 0, "scores": [0.1, 0.25]},
@@ -44,7 +45,7 @@ def test_a_model_file_gives_back_all_that_was_put_in(checkpoint, tmp_path):
     save_model(checkpoint, path)
     again = load_model(path)
     for name in ("model", "channels", "classes", "spacing", "unit", "intensity", "step", "seconds",
-                 "score", "iou", "temperature", "progress"):  # fmt: skip
+                 "score", "iou", "belief", "progress"):  # fmt: skip
         assert getattr(again, name) == getattr(checkpoint, name), name
     assert again.weights.keys() == checkpoint.weights.keys()
     assert all(torch.equal(again.weights[k], v) for k, v in checkpoint.weights.items())

@@ -8,7 +8,7 @@ from torch import nn
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
-from napari_volseg.inference.predict import class_probabilities
+from napari_volseg.inference.predict import class_opinions
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet2d_slices import SlicesConfig, auto, build, probabilities, stages
 from napari_volseg.sparse.config import TrainingConfig
@@ -98,11 +98,11 @@ def test_a_tiled_prediction_equals_a_whole_one(padding, orientation):
             orientation=orientation,
         )  # fmt: skip
         volume = np.zeros((3, *case.volume.shape), np.float32)
-        regions = class_probabilities(
+        regions = class_opinions(
             network(config), config, architecture, case.volume, pool.cases[0].intensity, CPU
         )
         for region, values, _, _ in regions:
-            volume[(slice(None), *region)] = values.numpy()
+            volume[(slice(None), *region)] = values[0].numpy()
         found.append(volume)
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 

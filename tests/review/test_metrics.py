@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from napari_volseg.data.annotation import Annotation
@@ -192,3 +193,19 @@ def test_annotations_and_arrays_are_alike():
 def test_bad_input_is_refused_in_words(prediction, truth, annotation, words):
     with pytest.raises(InputError, match=words):
         evaluate(prediction, truth, annotation=annotation)
+
+
+def test_surface_distances_equal_those_of_monai():
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    rng = np.random.default_rng(0)
+    spacing = (2.5, 1.0, 0.4)
+    noise = [gaussian_filter(rng.normal(size=(12, 20, 24)), 2) for _ in range(2)]
+    prediction, truth = (1 + (n > 0.02).astype(np.uint8) for n in noise)
+    edges = get_mask_edges(prediction == 2, truth == 2)
+    there = get_surface_distance(*edges, spacing=spacing)
+    back = get_surface_distance(*edges[::-1], spacing=spacing)
+    distances = np.concatenate([there, back])
+    agreement = evaluate(prediction, truth, spacing=spacing).classes[2]
+    assert agreement.asd == pytest.approx(distances.mean(), rel=1e-5)
+    assert agreement.hd95 == pytest.approx(np.percentile(distances, 95), rel=1e-5)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,12 +11,13 @@ from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.stage import Stage
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import Command, Score
-from napari_volseg.training.held_out import MOST_TEMPERATURE, fit_temperature, score_of
+from napari_volseg.training.held_out import score_of
 from napari_volseg.training.loop import keep_best, train
 from napari_volseg.training.run import Run
 
@@ -239,22 +240,13 @@ def test_score_by_hand():
     assert score_of(np.zeros((2, 2), np.int64)) is None
 
 
-@pytest.mark.parametrize("wrong", [0.5, 1.0, 3.0])
-def test_the_temperature_is_found_by_which_probabilities_are_off(wrong):
-    random = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(20_000, 3, generator=random)
-    classes = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
-    assert fit_temperature((logits * wrong).softmax(1), classes) == pytest.approx(wrong, rel=0.05)
-
-
-def test_the_temperature_of_few_sure_voxels_is_bounded():
-    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    assert fit_temperature(probabilities, torch.tensor([0, 1])) >= 1 / MOST_TEMPERATURE
-
-
-def test_a_checkpoint_has_the_temperature_of_its_weights():
+def test_a_checkpoint_has_the_belief_in_its_weights():
     checkpoint = last(train(make_case(), CONFIG)).checkpoint
-    assert checkpoint.temperature == checkpoint.progress["best"]["temperature"] != 1
+    assert asdict(checkpoint.belief) == checkpoint.progress["best"]["belief"]
+    assert len(checkpoint.belief.trust) == 2
+    assert len(checkpoint.belief.shift) == len(checkpoint.classes)
+    unknown = last(train(make_case(), replace(CONFIG, held_out=0))).checkpoint
+    assert unknown.belief == Belief()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QMainWindow
 
 from napari_volseg.data.intensity import measure_intensity
 from napari_volseg.data.phantom import kidney_phantom
+from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d import UNet3DConfig
@@ -190,7 +191,7 @@ def model(phantom) -> Model:
         seconds=90.0,
         score=0.8,
         iou=(0.9, 0.8, None),
-        temperature=1.0,
+        belief=Belief(),
         weights=module.state_dict(),
     )
     return Model(checkpoint, "kidney")

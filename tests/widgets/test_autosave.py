@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject
 from napari_volseg.data import journal_writer
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.history import Act, History
 from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
 from napari_volseg.data.journal_log import read_log
 from napari_volseg.widgets.autosave import Autosave
@@ -321,12 +322,13 @@ def test_the_windows_thread_touches_no_file(autosave, viewer, layer, monkeypatch
 
         return noted
 
-    names = ("describe", "record", "mark_saved", "close")
+    names = ("describe", "record", "keep", "mark_saved", "close")
     for name in names:
         monkeypatch.setattr(Journal, name, noting(name, getattr(Journal, name)))
     monkeypatch.setattr(journal_writer, "open_journal", noting("open", open_journal))
     autosave.watch(layer, name="kidney")
     layer.paint((3, 10, 10), 2)
+    autosave.keep(layer, History((Act("stroke", "|u1"),)))
     autosave.mark_saved(layer, layer.data.copy())
     viewer.layers.remove(layer)
     autosave.flush()

@@ -1,4 +1,4 @@
-"""A picture of a segmentation: image, truth, annotation and prediction side by side."""
+"""Pictures of a segmentation: image, truth, annotation and prediction side by side."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def save_picture(
         Background and unlabeled voxels are left transparent.
     slices : sequence of (axis, index)
     """
-    rows = [_row(volume, columns.values(), axis, index) for axis, index in slices]
+    rows = [draw_slice(volume, columns.values(), axis, index) for axis, index in slices]
     width = (len(columns) + 1) * (COLUMN + GAP) + GAP
     height = 2 * LINE + sum(row[0].height + GAP for row in rows)
     sheet = Image.new("RGB", (width, height), PAPER)
@@ -60,8 +60,10 @@ def save_picture(
         sheet.save(temporary)
 
 
-def _row(volume: Volume, labels: Iterable[Annotation], axis: int, index: int) -> list[Image.Image]:
-    """Draw a slice: the image alone, then under each of the labels."""
+def draw_slice(
+    volume: Volume, labels: Iterable[Annotation], axis: int, index: int
+) -> list[Image.Image]:
+    """Draw a slice in its physical proportions: the image alone, then under each of the labels."""
     across = [s for i, s in enumerate(volume.spacing) if i != axis]
     shape = [n for i, n in enumerate(volume.shape) if i != axis]
     size = (COLUMN, round(COLUMN * shape[0] * across[0] / (shape[1] * across[1])))

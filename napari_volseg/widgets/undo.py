@@ -1,0 +1,292 @@
+"""One undo for everything that is done to an annotation: strokes, fills, classes, other data.
+
+Each annotation has a history of its own (``history_of`` its layer), which outlasts slice changes,
+the choice of other layers, new data and, through the journal, the window.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QApplication
+
+from napari_volseg.data.annotation import VIEW_OF_AXIS
+from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, whole
+from napari_volseg.widgets.layers import (
+    classes_of,
+    history_of,
+    note,
+    noted,
+    set_classes,
+    show_slice,
+    visible_slice,
+)
+from napari_volseg.widgets.strokes import stroke_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.session import Session
+
+AT_ONCE_VOXELS = 128**3
+"""Larger acts are undone in the background, so that the window stays fluid."""
+
+HAND_MS = 50
+NAMES = {"paint": "stroke", "erase": "erase", "fill": "fill", "polygon": "polygon"}
+"""What the acts of napari's tools are called, by the layer's mode."""
+
+
+class Undo(QObject):
+    """Records what is done to each annotation until its layer leaves the viewer, and undoes it.
+
+    Signals
+    -------
+    changed(object)
+        There is more or less to undo in this layer.
+    """
+
+    changed = Signal(object)
+
+    def __init__(self, session: Session, background: Background, parent: QObject) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._background = background
+        self._working = False
+        # The data that each layer had at the last look: napari does not tell what it replaces.
+        self._data: dict[Labels, NDArray[Any]] = {}
+        session.changed.annotation.connect(self._follow)
+        session.changed.classes_edited.connect(self._on_classes_edited)
+        session.viewer.layers.events.removed.connect(self._on_removed)
+        self._follow()
+
+    def stop(self) -> None:
+        """Listen no more, and forget: what is painted from now on would not be known."""
+        self._session.viewer.layers.events.removed.disconnect(self._on_removed)
+        for layer in list(self._data):
+            self._release(layer)
+            note(layer, history=History())
+
+    def undo(self, layer: Labels | None = None) -> None:
+        """Take back what was done last to a layer, by default to the annotation."""
+        self._move(layer or self._session.annotation, back=True)
+
+    def redo(self, layer: Labels | None = None) -> None:
+        """Do again what was undone last in a layer, by default in the annotation."""
+        self._move(layer or self._session.annotation, back=False)
+
+    def do(self, layer: Labels, make: Callable[[NDArray[Any]], Act]) -> None:
+        """Change labels, classes or both at many places, as one act.
+
+        Parameters
+        ----------
+        layer : Labels
+            An annotation.
+        make : callable (labels)
+            Makes the act from the labels as they are; called in the background, and again if
+            something was painted meanwhile. It must not change them.
+        """
+        history, labels, classes = history_of(layer), layer.data, classes_of(layer)
+        self._working = True
+        self._background.run(
+            lambda: exchange(make(labels), labels, classes),
+            done=partial(
+                self._deliver,
+                layer,
+                history,
+                lambda ready: self._put(layer, ready, history.done(ready.opposite), "Done"),
+                partial(self.do, layer, make),
+            ),
+            failed=self._rest,
+        )
+
+    def remove_class(self, class_id: int, into: int) -> None:
+        """Remove a class of the annotation; its voxels get the label ``into``, as one act."""
+        layer = self._session.annotation
+        if layer is None or self._working:
+            return
+        left = tuple(c for c in classes_of(layer) if c.id != class_id)
+        self.do(layer, partial(_removal, class_id=class_id, into=into, left=left))
+
+    def _move(self, layer: Labels | None, *, back: bool) -> None:
+        if layer not in self._data or self._working or _hand_is_down():
+            return
+        history = history_of(layer)
+        acts = history.undoable if back else history.redoable
+        if not acts:
+            return
+        act, labels, classes = acts[-1], layer.data, classes_of(layer)
+
+        def put(ready: Exchange) -> None:
+            moved = history.undone if back else history.redone
+            self._put(layer, ready, moved(ready.opposite), "Undone" if back else "Redone")
+
+        if act.voxels <= AT_ONCE_VOXELS:
+            put(exchange(act, labels, classes))
+            return
+        self._working = True
+        self._background.run(
+            exchange,
+            act,
+            labels,
+            classes,
+            # Who paints meanwhile does not want it undone.
+            done=partial(self._deliver, layer, history, put, self._rest),
+            failed=self._rest,
+        )
+
+    def _deliver(
+        self,
+        layer: Labels,
+        history: History,
+        put: Callable[[Exchange], None],
+        late: Callable[[], None],
+        ready: Exchange,
+    ) -> None:
+        """Put what the background prepared, unless the labels are no longer the same."""
+        if layer in self._data and _hand_is_down():
+            again = partial(self._deliver, layer, history, put, late, ready)
+            QTimer.singleShot(HAND_MS, again)
+            return
+        self._rest()
+        if layer in self._data:
+            if history_of(layer) == history:
+                put(ready)
+            else:
+                late()
+
+    def _rest(self) -> None:
+        self._working = False
+
+    def _put(self, layer: Labels, ready: Exchange, history: History, verb: str) -> None:
+        labels = ready.put(layer.data)
+        if labels is not layer.data:
+            # Known beforehand, so that it is no act of its own.
+            self._data[layer] = labels
+            layer.data = labels
+        act = ready.act
+        if act.classes is not None:
+            self._take_classes(layer, act.classes)
+        if not act.patches:
+            # A painted class stays, also if it was not known yet when that was done.
+            self._session.set_painted(layer, self._session.painted)
+        layer.refresh()
+        self._keep(layer, history)
+        viewer = self._session.viewer
+        place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
+        viewer.status = f"{verb}: {act.name}{place}"
+
+    def _take_classes(self, layer: Labels, classes: tuple[LabelClass, ...]) -> None:
+        if layer is not self._session.annotation:
+            set_classes(layer, classes)
+            return
+        self._session.set_classes(classes)
+        if layer.selected_label not in (0, *(c.id for c in classes)):
+            layer.selected_label = classes[-1].id
+
+    def _keep(self, layer: Labels, history: History) -> None:
+        note(layer, history=history)
+        self.changed.emit(layer)
+
+    def _follow(self) -> None:
+        layer = self._session.annotation
+        # Another dock may record it already; done twice, nothing would fit together.
+        if layer is not None and "undo" not in vars(layer):
+            self._data[layer] = layer.data
+            layer.events.paint.connect(self._on_paint)
+            layer.events.data.connect(self._on_replaced)
+            # Whatever of napari's undoes (its key, which users may change, and its command
+            # palette) calls these.
+            layer.undo = partial(self.undo, layer)
+            layer.redo = partial(self.redo, layer)
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value in self._data:
+            self._release(event.value)
+
+    def _release(self, layer: Labels) -> None:
+        del self._data[layer], layer.undo, layer.redo
+        layer.events.paint.disconnect(self._on_paint)
+        layer.events.data.disconnect(self._on_replaced)
+
+    def _on_paint(self, event: Any) -> None:
+        layer = event.source
+        name = noted(layer).get("act") or NAMES.get(str(layer.mode), "edit")
+        box, before, after = stroke_of(event.value, layer.data)
+        self._record(layer, make_act(name, box, before, after))
+        # napari keeps it too; out of step with ours, its undo would do harm.
+        event.value.clear()
+
+    def _on_replaced(self, event: Any) -> None:
+        layer = event.source
+        before, self._data[layer] = self._data[layer], layer.data
+        if before is layer.data:
+            return
+        if before.shape != layer.data.shape:
+            self._keep(layer, History())
+            return
+        name = noted(layer).get("act") or "replace the labels"
+        self._record(layer, make_act(name, whole(before), before, layer.data))
+
+    def _on_classes_edited(self, name: str, before: tuple[LabelClass, ...]) -> None:
+        layer = self._session.annotation
+        if layer is not None:
+            self._record(layer, Act(name, layer.data.dtype.str, classes=before))
+
+    def _record(self, layer: Labels, back: Act) -> None:
+        if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:
+            self._keep(layer, history_of(layer).done(back))
+
+
+@contextmanager
+def acting(layer: Labels, name: str) -> Iterator[None]:
+    """Give what is done to a layer meanwhile a name, for the undo of it."""
+    note(layer, act=name)
+    try:
+        yield
+    finally:
+        note(layer, act="")
+
+
+def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
+    """Show a slice that goes through a box of a layer, unless the one on view does.
+
+    Returns
+    -------
+    str
+        Where the box is, as "xy slice 31".
+    """
+    seen = visible_slice(viewer, layer)
+    sides = [side.stop - side.start for side in box]
+    axis = int(np.argmin(sides))
+    # In what is as thin both ways, the view stays.
+    if seen and (sides[seen[0]] == 1 or sides[axis] > 1):
+        axis = seen[0]
+    if seen and not box[seen[0]].start <= seen[1] < box[seen[0]].stop:
+        show_slice(viewer, layer, axis, box[axis].start + sides[axis] // 2)
+    if sides == list(layer.data.shape):
+        return "the whole volume"
+    view, first, last = VIEW_OF_AXIS[axis], box[axis].start, box[axis].stop - 1
+    return f"{view} slice {first}" if first == last else f"{view} slices {first} to {last}"
+
+
+def _removal(
+    labels: NDArray[Any], *, class_id: int, into: int, left: tuple[LabelClass, ...]
+) -> Act:
+    after = np.where(labels == class_id, labels.dtype.type(into), labels)
+    return make_act("remove a class", whole(labels), after, labels, left)
+
+
+def _hand_is_down() -> bool:
+    """Whether a stroke may be going on, of which napari has not told yet."""
+    return QApplication.mouseButtons() != Qt.MouseButton.NoButton

@@ -1,0 +1,101 @@
+"""What to make of a network's opinions."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_volseg.models.belief import (
+    LARGEST_SHIFT,
+    LEAST_TRUST,
+    MOST_TRUST,
+    Belief,
+    fit_shift,
+    fit_trust,
+    pool_opinions,
+)
+
+
+def opinions_and_classes(*sharpness: float, voxels: int = 20_000):
+    """Opinions with independent errors, as sure as ``sharpness`` times what is right."""
+    random = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(len(sharpness), 3, voxels, generator=random)
+    classes = torch.multinomial(logits.sum(0).softmax(0).T, 1, generator=random)[:, 0]
+    stated = logits * torch.tensor(sharpness)[:, None, None]
+    return stated.softmax(1), classes
+
+
+@pytest.mark.parametrize("sharpness", [(0.5,), (1.0,), (3.0,), (0.5, 2.0), (1.0, 1.0)])
+def test_trust_makes_up_for_what_opinions_are_off_by(sharpness):
+    trust = fit_trust(*opinions_and_classes(*sharpness))
+    assert trust == pytest.approx([1 / s for s in sharpness], rel=0.05)
+
+
+def test_who_knows_nothing_has_no_say():
+    opinions, classes = opinions_and_classes(1.0)
+    guesses = torch.rand(opinions.shape, generator=torch.Generator().manual_seed(1)).softmax(1)
+    of_guesses, of_opinion = fit_trust(torch.cat([guesses, opinions]), classes)
+    assert of_guesses < 0.1
+    assert of_opinion == pytest.approx(1, rel=0.05)
+
+
+def test_few_voxels_move_trust_little():
+    opinions = torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.6, 0.4], [0.4, 0.6]]])
+    for of_part in fit_trust(opinions, torch.tensor([0, 1])):
+        assert 0.5 < of_part < 2
+    for of_part in fit_trust(opinions, torch.tensor([1, 0])):
+        assert LEAST_TRUST <= of_part < 0.5
+
+
+def test_trust_is_bounded_also_where_an_opinion_is_certain():
+    opinions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).repeat(1, 1, 1000)
+    classes = torch.tensor([0, 1]).repeat(1000)
+    (right,), (wrong,) = fit_trust(opinions, classes), fit_trust(opinions, 1 - classes)
+    assert right <= MOST_TRUST
+    assert wrong == LEAST_TRUST
+
+
+def test_equal_trust_is_the_geometric_mean():
+    opinions = opinions_and_classes(1.0, 2.0, voxels=50)[0]
+    geometric = (opinions[0] * opinions[1]).sqrt()
+    # Who is all but certain is taken as a little less so.
+    near = {"atol": 2e-3, "rtol": 0}
+    torch.testing.assert_close(
+        pool_opinions(opinions, Belief()), geometric / geometric.sum(0), **near
+    )
+    torch.testing.assert_close(pool_opinions(opinions[:1], Belief()), opinions[0], **near)
+
+
+def seen_by_paint(common, painted, voxels=50_000):
+    """Probabilities of a volume's voxels, if its classes were as common as in the paint."""
+    random = torch.Generator().manual_seed(0)
+    classes = torch.multinomial(torch.tensor(common), voxels, replacement=True, generator=random)
+    gray = torch.randn(voxels, generator=random) + 2.0 * classes
+    means = 2.0 * torch.arange(len(common))
+    likely = (-0.5 * (gray - means[:, None]) ** 2).exp() * torch.tensor(painted)[:, None]
+    return likely / likely.sum(0), classes
+
+
+@pytest.mark.parametrize("common", [(0.8, 0.2), (0.5, 0.5), (0.7, 0.2, 0.1)])
+def test_how_common_classes_are_is_read_off_the_volume(common):
+    painted = [1 / len(common)] * len(common)
+    probabilities, classes = seen_by_paint(common, painted)
+    shift = fit_shift(probabilities, [100] * len(common))
+    expected = np.log(np.array(common) / np.array(painted))
+    assert shift == pytest.approx(expected, abs=0.06)
+    right = (probabilities.argmax(0) == classes).float().mean()
+    shifted = pool_opinions(probabilities[None], Belief((1.0,), shift))
+    if common != (0.5, 0.5):
+        assert (shifted.argmax(0) == classes).float().mean() > right + 0.02
+
+
+def test_a_painted_class_does_not_vanish_for_being_rare():
+    probabilities, _ = seen_by_paint((1.0, 0.0), (0.5, 0.5))
+    shift = fit_shift(probabilities, [100, 100])
+    assert shift[1] == pytest.approx(-LARGEST_SHIFT)
+
+
+def test_a_shift_is_added_to_the_classes():
+    opinions = opinions_and_classes(1.0, voxels=50)[0]
+    shifted = pool_opinions(opinions, Belief((1.0,), (0.0, np.log(3), 0.0)))
+    expected = opinions[0] * torch.tensor([1.0, 3.0, 1.0])[:, None]
+    torch.testing.assert_close(shifted, expected / expected.sum(0), atol=1e-3, rtol=0)
