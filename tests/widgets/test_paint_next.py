@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QLabel, QToolButton
 
 from napari_volseg.data.annotation import Annotation
 from napari_volseg.inference import predict as inference
-from napari_volseg.review.suggest import Suggestion, suggest
+from napari_volseg.review.suggest import Suggestion, doubt_over_average, rank_slices, suggest
 from napari_volseg.widgets import paint_next
 from napari_volseg.widgets.layers import show_slice, visible_slice
 from napari_volseg.widgets.work import SuggestedSlice
@@ -73,7 +73,8 @@ def test_a_prediction_is_followed_by_what_the_command_line_suggests(advised, mod
     tip = suggested(advised)[0].toolTip()
     painted = {0: 12, 1: 24, 2: 26}
     away = abs(first.index - painted[first.axis]) * phantom[0].spacing[first.axis]
-    assert f"score {first.score:.2f}" in tip and "times as unsure" in tip
+    doubt = doubt_over_average(advised.session.uncertainty, first.axis, first.index)
+    assert f"score {first.score:.2f}: the model is {doubt:.1f} times as unsure" in tip
     assert f"The nearest painted {first.view} slice is {away:.3g} µm away" in tip
 
 
@@ -194,7 +195,8 @@ def test_another_annotation_gets_slices_of_its_own(advised, slow):
     press(advised, "suggest slices")
     wait_until(lambda: len(suggested(advised)) == 1, "it is at work")
     press(advised, "new annotation")
-    five(advised)
+    expected = rank_slices(advised.session.uncertainty)
+    assert [place(b) for b in five(advised)] == [(s.axis, s.index) for s in expected]
     assert "No " in suggested(advised)[0].toolTip()
     assert not any("painted" in b.accessibleName() for b in suggested(advised))
 
