@@ -402,6 +402,20 @@ def test_undo_survives_a_restart(viewer, crashed, phantom, tmp_path, no_errors):
     assert len(offer.history().undoable) == 1 and len(offer.history().redoable) == 3
 
 
+def test_what_is_restored_without_its_image_keeps_its_undo(viewer, crashed, tmp_path):
+    again = VolSegDock(viewer, journal=tmp_path / "crashed")
+    try:
+        again.show()
+        wait_until(lambda: len(again.findChildren(RecoveryStrip)) == 1, "it is offered")
+        press(again, "restore annotation")
+        wait_until(lambda: not again.findChildren(RecoveryStrip), "it is handed over")
+    finally:
+        close(again)
+        again.deleteLater()
+    (offer,) = recoverable(tmp_path / "crashed")
+    assert len(offer.history().undoable) == 3 and len(offer.history().redoable) == 1
+
+
 @pytest.mark.parametrize("old_napari", [False, True])
 def test_steps_of_a_stroke_that_overlap_are_taken_back_in_order(old_napari):
     rng = np.random.default_rng(0)
