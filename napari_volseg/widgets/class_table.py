@@ -127,11 +127,11 @@ class ClassTable(QWidget):
             return
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addSection("Remove it; its voxels become")
         others = {c.id: c.name for c in self._session.classes if c.id != class_id}
         for into, name in ({UNLABELED: "unlabeled"} | others).items():
             chosen = partial(self.removal_wanted.emit, class_id, into)
-            menu.addAction(name).triggered.connect(lambda _, chosen=chosen: chosen())
+            action = menu.addAction(f"Remove: what is painted becomes {name}")
+            action.triggered.connect(lambda _, chosen=chosen: chosen())
         menu.popup(QCursor.pos())
 
     def _on_add(self) -> None:

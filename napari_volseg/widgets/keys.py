@@ -11,6 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QGridLayout
 
 from napari_volseg.widgets.parts import SPACING, button, label
+from napari_volseg.widgets.undo_buttons import REDO_KEY, UNDO_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,7 +120,8 @@ def lines(keys: Iterable[Key]) -> list[tuple[str, str]]:
 def naparis_lines() -> list[tuple[str, str]]:
     """Return (keys, what they do) of napari's own shortcuts, as they are set now."""
     shortcuts = get_settings().shortcuts.shortcuts
-    return [
+    undo = [(UNDO_KEY, "undo what was done last"), (REDO_KEY, "redo what was undone")]
+    return undo + [
         (" or ".join(str(key) for key in shortcuts[action]), does)
         for action, does in NAPARIS.items()
         if shortcuts.get(action)

@@ -205,8 +205,7 @@ class Undo(QObject):
             self._data[layer] = layer.data
             layer.events.paint.connect(self._on_paint)
             layer.events.data.connect(self._on_replaced)
-            # Whatever of napari's undoes (its key, which users may change, and its command
-            # palette) calls these.
+            # Whatever undoes, as napari's keys or a script, calls these.
             layer.undo = partial(self.undo, layer)
             layer.redo = partial(self.redo, layer)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.undo import Undo
 
 UNDO_KEY, REDO_KEY = "Ctrl+Z", "Ctrl+Shift+Z"
-"""napari's own, which on an annotation run our undo."""
+"""napari's own, which are not among its settings; on an annotation they run our undo."""
 
 
 class UndoButtons(QWidget):

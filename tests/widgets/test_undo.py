@@ -287,8 +287,8 @@ def test_removing_a_class_asks_what_becomes_of_its_voxels(painted, no_errors):
     layer.selected_label = 3
     press(painted, "remove class 3")
     (menu,) = [m for m in painted.findChildren(QMenu) if m.isVisible()]
-    choices = {action.text(): action for action in menu.actions()}
-    assert "class 3" not in choices
+    choices = {action.text().partition("becomes ")[2]: action for action in menu.actions()}
+    assert set(choices) == {"unlabeled", "background", "class 2"}
     choices["background"].trigger()
     menu.close()
     still(painted)
@@ -400,6 +400,20 @@ def test_undo_survives_a_restart(viewer, crashed, phantom, tmp_path, no_errors):
         again.deleteLater()
     (offer,) = recoverable(tmp_path / "crashed")
     assert len(offer.history().undoable) == 1 and len(offer.history().redoable) == 3
+
+
+def test_what_is_restored_without_its_image_keeps_its_undo(viewer, crashed, tmp_path):
+    again = VolSegDock(viewer, journal=tmp_path / "crashed")
+    try:
+        again.show()
+        wait_until(lambda: len(again.findChildren(RecoveryStrip)) == 1, "it is offered")
+        press(again, "restore annotation")
+        wait_until(lambda: not again.findChildren(RecoveryStrip), "it is handed over")
+    finally:
+        close(again)
+        again.deleteLater()
+    (offer,) = recoverable(tmp_path / "crashed")
+    assert len(offer.history().undoable) == 3 and len(offer.history().redoable) == 1
 
 
 @pytest.mark.parametrize("old_napari", [False, True])
