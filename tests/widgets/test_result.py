@@ -156,11 +156,10 @@ def test_deleting_a_layer_in_mid_prediction_ends_it(viewer, trained, regions, go
 def test_closing_in_mid_prediction(trained, regions, no_errors):
     press(trained, "predict")
     wait_until(lambda: len(regions) > 3, "regions come")
-    trained.shutdown()
-    live(0.1)
     seen = len(regions)
-    live(0.1)
-    assert len(regions) == seen
+    trained.shutdown()
+    live(0.3)
+    assert len(regions) <= seen + 1, "only the region that was under way is finished"
 
 
 def test_the_prediction_can_be_hidden_and_the_box_follows_the_layer(predicted):
