@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_volseg.cli.terminal import check_output, naming, progress
+from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import (
     SUFFIXES,
@@ -160,5 +161,5 @@ def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
         entropy = replace(volume, image=uncertainty, channel_names=("uncertainty",))
         write_volume(job.uncertainty, entropy)
     write_labels(job.labels, labels, volume, checkpoint.classes)
-    counts = np.bincount(labels.ravel(), minlength=max(checkpoint.class_ids) + 1)
-    return {c.id: int(counts[c.id]) for c in checkpoint.classes}
+    counts = count_labels(labels)
+    return {i: counts.get(i, 0) for i in checkpoint.class_ids}

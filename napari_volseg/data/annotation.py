@@ -89,9 +89,7 @@ class Annotation:
             raise InputError(f"labels must be (z, y, x), got shape {labels.shape}")
         if labels.dtype not in (np.uint8, np.uint16):
             raise InputError(f"labels of type {labels.dtype}; convert them to uint8 or uint16")
-        # Plane by plane: bincount makes a copy of eight bytes a voxel.
-        found = (np.flatnonzero(np.bincount(plane.ravel())) for plane in labels)
-        used = {int(i) for plane in found for i in plane if i != UNLABELED}
+        used = set(count_labels(labels))
         if not self.classes:
             object.__setattr__(self, "classes", default_classes(sorted(used | {BACKGROUND})))
         known = [c.id for c in self.classes]
@@ -127,3 +125,14 @@ class Case:
                 f"{self.volume.name}: the annotation has shape {self.annotation.labels.shape}, "
                 f"the image {self.volume.shape}; annotate this image, or load its own annotation"
             )
+
+
+def count_labels(labels: NDArray[np.integer]) -> dict[int, int]:
+    """Return the voxels of each label (Z, Y, X) but 0 that there are some of."""
+    total = np.zeros(1, dtype=np.int64)
+    # Plane by plane: bincount makes a copy of eight bytes a voxel.
+    for plane in labels:
+        found = np.bincount(plane.ravel(), minlength=len(total))
+        found[: len(total)] += total
+        total = found
+    return {int(i): int(total[i]) for i in np.flatnonzero(total) if i != UNLABELED}

@@ -95,8 +95,9 @@ def predict(
     table = label_table(checkpoint.class_ids)
     regions = class_opinions(module, config, architecture, volume, intensity, chosen, near)
     for region, opinions, done, total in regions:
-        probabilities = pool_opinions(opinions, checkpoint.belief).cpu().numpy()
-        yield PredictedRegion(region, table[probabilities.argmax(0)], probabilities, done, total)
+        probabilities = pool_opinions(opinions, checkpoint.belief)
+        labels = table[probabilities.argmax(0).cpu().numpy()]
+        yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
 
 
 def predict_volume(

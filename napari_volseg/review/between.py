@@ -20,8 +20,7 @@ from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, Annotation, C
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.filters import alignment, widest_reach
-from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
+from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage, region_responses
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.priority import lower_thread_priority
 
@@ -249,9 +248,6 @@ def image_logits(
     classifier: PixelClassifier, case: PoolCase, region: Region
 ) -> NDArray[np.float32]:
     """Logits (K, z, y, x) of a region by its gray values alone."""
-    reach = widest_reach(classifier.scales, classifier.voxel)
-    align = alignment(classifier.scales, classifier.voxel)
-    around, within = crop_around(region, reach, align, case.volume.shape)
-    responses = classifier.gray_responses(case.read(around)[None], within)
+    responses = region_responses(classifier, case, region, torch.device("cpu"))
     logits: NDArray[np.float32] = classifier.over(responses)[0].numpy()
     return logits

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from napari_volseg.data.annotation import BACKGROUND
-from napari_volseg.data.tiles import read_block
+from napari_volseg.data.tiles import read_block, slice_region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,8 @@ NARROWEST = 8
 
 def read_slice(volume: Volume, axis: int, index: int) -> NDArray[np.float32]:
     """Read a slice of all channels, (C, H, W); axis 0, 1, 2 is z, y, x."""
-    z, y, x = (
-        slice(index, index + 1) if a == axis else slice(0, n) for a, n in enumerate(volume.shape)
-    )
-    return np.asarray(read_block(volume, (z, y, x)).squeeze(axis + 1), dtype=np.float32)
+    block = read_block(volume, slice_region(volume.shape, axis, index))
+    return np.asarray(block.squeeze(axis + 1), dtype=np.float32)
 
 
 def composite(channels: NDArray[np.float32]) -> NDArray[np.float32]:

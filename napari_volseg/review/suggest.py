@@ -226,7 +226,7 @@ def rank_slices(
     n : int
         Slices wanted; there are fewer where all others are painted.
     """
-    doubt = np.tensordot(class_weights(uncertainty.voxels), uncertainty.doubt, axes=1)
+    doubt = doubt_of_cells(uncertainty)
     total = float(doubt.sum(dtype=np.float64))
     edges = np.multiply(uncertainty.shape, uncertainty.spacing)
     reach = REACH * math.prod(edges) ** (1 / 3)
@@ -252,6 +252,13 @@ def rank_slices(
         known = np.maximum(known, near)
         known_along[best.axis] = np.maximum(known_along[best.axis], near)
     return tuple(chosen)
+
+
+def doubt_of_cells(uncertainty: UncertaintyMap) -> NDArray[np.float32]:
+    """Doubt in each cell (z, y, x), of all classes by their weights."""
+    doubt: NDArray[np.float32]
+    doubt = np.tensordot(class_weights(uncertainty.voxels), uncertainty.doubt, axes=1)
+    return doubt
 
 
 def class_weights(voxels: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -296,7 +303,7 @@ def known_from_paint(
 
 def doubt_over_average(uncertainty: UncertaintyMap, axis: int, index: int) -> float:
     """Doubt of a voxel around a slice over that of any voxel: 2 is twice as unsure."""
-    doubt = np.tensordot(class_weights(uncertainty.voxels), uncertainty.doubt, axes=1)
+    doubt = doubt_of_cells(uncertainty)
     layers = doubt.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64)
     size, cell = uncertainty.shape[axis], uncertainty.cell[axis]
     layer = index // cell

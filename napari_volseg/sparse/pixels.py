@@ -139,6 +139,16 @@ class PixelClassifier(nn.Module):
         return torch.stack(planes, 2)
 
 
+def region_responses(
+    classifier: PixelClassifier, case: PoolCase, region: Region, device: torch.device
+) -> Tensor:
+    """Filter responses (1, F, z, y, x) of a region's gray values, from no more than they see."""
+    reach = widest_reach(classifier.scales, classifier.voxel)
+    align = alignment(classifier.scales, classifier.voxel)
+    around, within = crop_around(region, reach, align, case.volume.shape)
+    return classifier.gray_responses(case.read(around).to(device)[None], within)
+
+
 def labeled_responses(
     pool: Pool, classifier: PixelClassifier
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
@@ -155,17 +165,13 @@ def labeled_responses(
         Both on the pool's device.
     """
     random = np.random.default_rng(0)
-    reach = widest_reach(classifier.scales, classifier.voxel)
-    align = alignment(classifier.scales, classifier.voxel)
     blocks = [(case, *block) for case in pool.cases for block in labeled_blocks(case, classifier)]
     found = torch.zeros(pool.n_classes, dtype=torch.long)
     for done, index in enumerate(random.permutation(len(blocks)), start=1):
         case, core, voxels, classes = blocks[index]
         if found.sum() > MOST_VOXELS and (found[classes] >= FEWEST_VOXELS).all():
             continue
-        region, within = crop_around(core, reach, align, case.volume.shape)
-        gray = case.read(region).to(pool.device)[None]
-        responses = classifier.gray_responses(gray, within)[0]
+        responses = region_responses(classifier, case, core, pool.device)[0]
         if classifier.position:
             responses = with_region_position(responses, core, case.volume.shape)
         z, y, x = (voxels - torch.tensor([side.start for side in core])).T.to(pool.device)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_volseg.data.annotation import UNLABELED, Case
+from napari_volseg.data.annotation import UNLABELED, Case, count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import (
     Intensity,
@@ -186,12 +186,7 @@ def check_cases(cases: Sequence[Case]) -> None:
     """
     if not cases:
         raise InputError("nothing to train on: give at least one image with its annotation")
-    painted = {
-        int(i)
-        for case in cases
-        for i in np.flatnonzero(np.bincount(case.annotation.labels.ravel()))
-        if i != UNLABELED
-    }
+    painted = {i for case in cases for i in count_labels(case.annotation.labels)}
     if len(painted) < 2:
         names = ", ".join(case.volume.name for case in cases)
         what = f"only class {painted.pop()} is painted" if painted else "nothing is painted"

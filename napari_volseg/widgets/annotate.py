@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
-from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
 from napari_volseg.widgets.keys import HELP_KEY, Key, bind, unbind
@@ -18,7 +16,7 @@ from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visibl
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
-from napari_volseg.widgets.undo import acting
+from napari_volseg.widgets.undo import act_on
 from napari_volseg.widgets.undo_buttons import UndoButtons
 
 if TYPE_CHECKING:
@@ -165,16 +163,9 @@ class AnnotateStep(QWidget):
     def mark_complete(self) -> None:
         """Fill what is unlabeled in the visible slice with background."""
         layer = self._session.annotation
-        if layer is None:
-            return
-        try:
-            with acting(layer, "mark complete"):
-                filled = mark_complete(self._session.viewer, layer)
-        except InputError as error:
-            show_warning(str(error))
-            return
-        if not filled:
-            show_info("this slice is complete already")
+        if layer is not None:
+            fill = partial(mark_complete, self._session.viewer, layer)
+            act_on(layer, "mark complete", fill, "this slice is complete already")
 
     def go_to_next(self) -> None:
         """Show the painted slice after the one on view, of whichever orientation."""

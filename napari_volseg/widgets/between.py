@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.parts import button, column, label, named, row
 from napari_volseg.widgets.proposals import hatched, new_proposals
-from napari_volseg.widgets.undo import acting
+from napari_volseg.widgets.undo import act_on, acting
 from napari_volseg.widgets.work import propose_on
 
 if TYPE_CHECKING:
@@ -215,17 +216,11 @@ class BetweenPanel(QWidget):
     def copy_neighbor(self) -> None:
         """Copy the nearest painted slice of the view to where this slice is unlabeled."""
         session = self._session
-        if session.annotation is None:
-            return
-        painted = [(s.axis, s.index) for s in session.painted.slices]
-        try:
-            with acting(session.annotation, "copy a slice"):
-                copied = copy_neighbor(session.viewer, session.annotation, painted)
-        except InputError as error:
-            show_warning(str(error))
-            return
-        if not copied:
-            show_info("this slice is labeled already wherever its neighbor is")
+        if session.annotation is not None:
+            painted = [(s.axis, s.index) for s in session.painted.slices]
+            copy = partial(copy_neighbor, session.viewer, session.annotation, painted)
+            nothing = "this slice is labeled already wherever its neighbor is"
+            act_on(session.annotation, "copy a slice", copy, nothing)
 
     def _on_removed(self, event: Any) -> None:
         if self._layer is not None and event.value is self._layer:

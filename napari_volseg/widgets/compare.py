@@ -14,7 +14,6 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QCheckBox,
     QProgressBar,
-    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -42,8 +41,8 @@ from napari_volseg.widgets.parts import (
     on_click,
     row,
     say,
+    short_table,
     short_unit,
-    table,
 )
 from napari_volseg.widgets.work import Compared, agreement_of, compare_masks, save_report
 
@@ -351,11 +350,9 @@ def _copied(layer: Labels) -> Any:
 
 
 def _table(columns: Sequence[str], name: str, tip: str) -> QTableWidget:
-    made = table(columns, 0, name, tip)
+    made = short_table(columns, name, tip)
     made.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
     made.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-    made.setSizeAdjustPolicy(QTableWidget.SizeAdjustPolicy.AdjustToContents)
-    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
     return made
 
 

@@ -11,6 +11,7 @@ from napari_volseg.data.annotation import (
     UNLABELED,
     Annotation,
     LabelClass,
+    count_labels,
     default_classes,
 )
 from napari_volseg.data.errors import InputError
@@ -140,8 +141,7 @@ def mni152_head() -> list[LayerTuple]:
 
 def _all_classes(known: Sequence[LabelClass], labels: NDArray[Any]) -> tuple[LabelClass, ...]:
     """Add classes for ids that were painted without being among the known ones."""
-    painted = {int(i) for i in np.flatnonzero(np.bincount(labels.ravel())) if i != UNLABELED}
-    missing = default_classes(sorted(painted - {c.id for c in known}))
+    missing = default_classes(sorted(set(count_labels(labels)) - {c.id for c in known}))
     return tuple(sorted((*known, *missing), key=lambda c: c.id))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
+from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, count_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,16 +87,6 @@ def find_painted(labels: NDArray[np.integer]) -> Painted:
         count_labels(labels),
         tuple(PaintedSlice(a, i, bool(found[a][i] == area[a])) for a, i in slices),
     )
-
-
-def count_labels(labels: NDArray[np.integer]) -> dict[int, int]:
-    """Return the voxels of each label but 0 that there are some of."""
-    total = np.zeros(1, dtype=np.int64)
-    for plane in labels:
-        found = np.bincount(plane.ravel(), minlength=len(total))
-        found[: len(total)] += total
-        total = found
-    return {int(i): int(total[i]) for i in np.flatnonzero(total) if i != UNLABELED}
 
 
 def _fewest(labels: NDArray[np.integer], left: list[NDArray[np.int64]]) -> list[tuple[int, int]]:

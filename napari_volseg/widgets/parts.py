@@ -115,6 +115,14 @@ def table(columns: Sequence[str], stretch: int, name: str, tip: str) -> QTableWi
     return made
 
 
+def short_table(columns: Sequence[str], name: str, tip: str) -> QTableWidget:
+    """Make a table that is as high as its few rows; the first column takes the room left."""
+    made = table(columns, 0, name, tip)
+    made.setSizeAdjustPolicy(QTableWidget.SizeAdjustPolicy.AdjustToContents)
+    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
+    return made
+
+
 def discard(widget: QWidget) -> None:
     """Take a widget out of its parent and delete it once Qt has no more to do with it."""
     widget.hide()

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QTableWidgetItem, QWidget
 
-from napari_volseg.data.errors import InputError
+from napari_volseg.data.annotation import count_labels
 from napari_volseg.widgets.compare import ComparePanel
 from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
-from napari_volseg.widgets.painted import count_labels
-from napari_volseg.widgets.parts import button, column, count, label, row, say, short_unit, table
-from napari_volseg.widgets.undo import acting
+from napari_volseg.widgets.parts import (
+    button,
+    column,
+    count,
+    label,
+    row,
+    say,
+    short_table,
+    short_unit,
+)
+from napari_volseg.widgets.undo import act_on
 
 if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
@@ -35,14 +43,11 @@ class ReviewStep(QWidget):
         self._background = background
         self._counts: dict[int, int] = {}
         self._hint = label(name="what to do first")
-        self._table = table(
+        self._table = short_table(
             COLUMNS,
-            0,
             "classes of the prediction",
             "Held-out IoU: agreement with labeled voxels that were not trained on.",
         )
-        self._table.setSizeAdjustPolicy(QTableWidget.SizeAdjustPolicy.AdjustToContents)
-        self._table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
         self._copy = button(
             "Copy this slice to the annotation",
             "copy slice to annotation",
@@ -78,16 +83,10 @@ class ReviewStep(QWidget):
     def copy_slice(self) -> None:
         """Copy the visible slice of the prediction to where the annotation is unlabeled."""
         annotation, prediction = self._session.annotation, self._session.prediction
-        if annotation is None or prediction is None:
-            return
-        try:
-            with acting(annotation, "copy a slice"):
-                copied = copy_slice(self._session.viewer, annotation, prediction)
-        except InputError as error:
-            show_warning(str(error))
-            return
-        if not copied:
-            show_info("nothing in this slice is both predicted and unlabeled")
+        if annotation is not None and prediction is not None:
+            copy = partial(copy_slice, self._session.viewer, annotation, prediction)
+            nothing = "nothing in this slice is both predicted and unlabeled"
+            act_on(annotation, "copy a slice", copy, nothing)
 
     def _show(self) -> None:
         session = self._session

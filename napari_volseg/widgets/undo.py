@@ -11,10 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
+from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, whole
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -255,6 +257,26 @@ def acting(layer: Labels, name: str) -> Iterator[None]:
         yield
     finally:
         note(layer, act="")
+
+
+def act_on(layer: Labels, name: str, change: Callable[[], int], unchanged: str) -> None:
+    """Change labels as an act of that name, or tell the user why not.
+
+    Parameters
+    ----------
+    change : callable () -> int
+        Does it, and returns how many voxels it changed.
+    unchanged : str
+        What to say if there were none.
+    """
+    try:
+        with acting(layer, name):
+            changed = change()
+    except InputError as error:
+        show_warning(str(error))
+        return
+    if not changed:
+        show_info(unchanged)
 
 
 def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:

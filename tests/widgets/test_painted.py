@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_volseg.widgets.painted import PaintedSlice, count_labels, find_painted
+from napari_volseg.data.annotation import count_labels
+from napari_volseg.widgets.painted import PaintedSlice, find_painted
 
 LABELS = arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3), elements=st.integers(0, 3))
 
