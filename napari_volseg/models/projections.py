@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -18,9 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 Projection = Literal["maximum", "mean"]
+
+RAYS_AT_ONCE = 2**22
+"""Pairs of a voxel and a pixel in one group of directions; one takes 16 bytes."""
+
+KEPT_GROUPS = 4
+"""Groups that are remembered: training and prediction take the same directions again."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +123,14 @@ def sum_over_rays(image: Tensor, degrees: Sequence[float], detector: Detector) -
     """
     rows = as_rows(image)
     sums = []
-    for angle in degrees:
-        total = rows.new_zeros(detector.width, rows.shape[1])
-        parts = detector.positions(angle, image.device)
-        for low, weight in map(neighbors, parts):
-            share = weight.to(rows.dtype)[:, None] / len(parts)
-            total.index_add_(0, low, rows * (1 / len(parts) - share))
-            total.index_add_(0, low + 1, rows * share)
-        sums.append(from_rows(total, image.shape[:3]))
-    return torch.stack(sums, 2)
+    for group in groups(degrees, detector):
+        rays = find_rays(group, detector, image.device)
+        shares = rays.adjoint_shares.to(rows.dtype)
+        total = functional.embedding_bag(
+            rays.voxels, rows, rays.starts, mode="sum", per_sample_weights=shares
+        )
+        sums.append(total.reshape(len(group), detector.width, *image.shape[:3]))
+    return torch.cat(sums).permute(2, 3, 0, 4, 1)
 
 
 def backproject(maps: Tensor, degrees: Sequence[float], detector: Detector) -> Tensor:
@@ -151,13 +157,15 @@ class _Backprojection(torch.autograd.Function):
         ctx.geometry = degrees, detector
         batch, channels, _, height, _ = maps.shape
         total = maps.new_zeros(math.prod(detector.shape), batch * channels * height)
-        for index, angle in enumerate(degrees):
-            rows = maps[:, :, index].permute(3, 0, 1, 2).reshape(detector.width, -1)
-            parts = detector.positions(angle, maps.device)
-            for low, weight in map(neighbors, parts):
-                share = weight.to(rows.dtype)[:, None] / len(parts)
-                total.addcmul_(rows.index_select(0, low), 1 / len(parts) - share)
-                total.addcmul_(rows.index_select(0, low + 1), share)
+        done = 0
+        for group in groups(degrees, detector):
+            some = maps[:, :, done : done + len(group)]
+            done += len(group)
+            rows = some.permute(2, 4, 0, 1, 3).reshape(len(group) * detector.width, -1)
+            rays = find_rays(group, detector, maps.device)
+            total += functional.embedding_bag(
+                rays.pixels, rows, mode="sum", per_sample_weights=rays.shares.to(rows.dtype)
+            )
         volume = from_rows(total, (batch, channels, height))
         return volume.reshape(batch, channels, height, *detector.shape)
 
@@ -166,15 +174,63 @@ class _Backprojection(torch.autograd.Function):
         return sum_over_rays(gradients[0], *ctx.geometry), None, None
 
 
-def neighbors(positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixel below each position, and the weight of the one above for linear interpolation."""
-    low = positions.floor()
-    return low.long(), positions - low
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """What falls where in some directions: a sparse matrix of voxels and pixels, both ways.
+
+    Attributes
+    ----------
+    pixels : int32 (voxels of the plane, E)
+        What a voxel projects to: ``direction * width + pixel``.
+    shares : float32 (voxels of the plane, E)
+        Their weights; they sum to 1 for each direction.
+    voxels, adjoint_shares : int32, float32 (voxels of the plane * E,)
+        The same sorted by pixel: what falls on it, and with which weight.
+    starts : int32 (directions * width,)
+        Where each pixel begins among them.
+    """
+
+    pixels: Tensor
+    shares: Tensor
+    voxels: Tensor
+    adjoint_shares: Tensor
+    starts: Tensor
+
+
+def groups(degrees: Sequence[float], detector: Detector) -> Iterator[Sequence[float]]:
+    """Take as many directions at once as ``RAYS_AT_ONCE`` allows, so that memory is bounded."""
+    parts = math.prod(math.ceil(size) for size in detector.voxel)
+    size = max(1, RAYS_AT_ONCE // (2 * parts * math.prod(detector.shape)))
+    for start in range(0, len(degrees), size):
+        yield tuple(degrees[start : start + size])
+
+
+@lru_cache(maxsize=KEPT_GROUPS)
+def find_rays(degrees: Sequence[float], detector: Detector, device: torch.device) -> Rays:
+    """Find where voxels fall in a group of directions, with linear interpolation."""
+    found, weights = [], []
+    for index, angle in enumerate(degrees):
+        parts = detector.positions(angle, device)
+        low = parts.floor()
+        above = (parts - low) / len(parts)
+        first = low.int() + index * detector.width
+        found += [first, first + 1]
+        weights += [1 / len(parts) - above, above]
+    pixels, shares = torch.cat(found).T.contiguous(), torch.cat(weights).T.contiguous()
+    order = pixels.flatten().argsort(stable=True)
+    counts = pixels.flatten().bincount(minlength=len(degrees) * detector.width)
+    return Rays(
+        pixels=pixels,
+        shares=shares,
+        voxels=(order // pixels.shape[1]).int(),
+        adjoint_shares=shares.flatten()[order],
+        starts=(counts.cumsum(0) - counts).int(),
+    )
 
 
 def as_rows(image: Tensor) -> Tensor:
     """Bring the plane (A, B) of a volume (B, C, H, A, B) first, all else into one axis."""
-    return image.permute(3, 4, 0, 1, 2).reshape(image.shape[3] * image.shape[4], -1)
+    return image.permute(3, 4, 0, 1, 2).flatten(2).flatten(0, 1).contiguous()
 
 
 def from_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:

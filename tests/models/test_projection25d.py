@@ -128,7 +128,7 @@ def test_path_1_trains_u_and_path_2_its_own_reconstruction_only():
 
 def test_path_2_holds_no_more_images_at_once_than_path_1():
     module, seen = seeded(SMALL, 1, 2), []
-    module.unet.register_forward_hook(lambda unet, inputs, out: seen.append(inputs[0].shape[2]))
+    module.unet.register_forward_hook(lambda unet, inputs, out: seen.append(inputs[0].shape[0]))
     module(torch.randn(1, 1, 4, 8, 8))
     assert max(seen) <= SMALL.random_directions
     assert sum(seen) == SMALL.directions
@@ -239,4 +239,5 @@ def test_settings_follow_the_device_and_the_voxels():
     paper = ProjectionConfig()
     assert (on_gpu.channels, on_gpu.directions) == (paper.channels, paper.directions)
     assert on_cpu.channels < paper.channels
-    assert on_cpu.directions < paper.directions
+    assert on_cpu.levels < paper.levels
+    assert on_cpu.projection == on_gpu.projection == "mean"
