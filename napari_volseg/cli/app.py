@@ -190,9 +190,14 @@ def predict(
     probabilities: Path | None = None,
     uncertainty: Path | None = None,
     device: str = "auto",
+    dask: str = "",
     as_json: Json = False,
 ) -> None:
     """Segment images with a trained model; the labels get the geometry of the image.
+
+    An OME-Zarr may be larger than memory: it is written region by region, and a prediction
+    that was killed goes on where it was. With -o IMAGE.ome.zarr/labels/NAME the labels
+    are stored inside the image.
 
     Parameters
     ----------
@@ -208,17 +213,20 @@ def predict(
         File or folder for the entropy of the probabilities: 0 is sure, 1 a mere guess.
     device
         Where to compute: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "mps".
+    dask
+        Address of a Dask scheduler whose workers predict; they must see the same files.
     as_json
         Print one JSON document.
     """
-    from napari_volseg.cli.predict import check_image, plan_jobs, run_job
+    from napari_volseg.cli.predict import check_image, choose_cluster, plan_jobs, run_job
     from napari_volseg.models.checkpoint import load_model
 
     checkpoint = load_model(model)
     for image in images:
         check_image(image, checkpoint)
     jobs = plan_jobs(images, output, probabilities, uncertainty)
-    voxels = [run_job(job, checkpoint, device) for job in jobs]
+    cluster = choose_cluster(dask, model, device, jobs) if dask else None
+    voxels = [run_job(job, checkpoint, device, cluster) for job in jobs]
     if as_json:
         print_json([{**j.to_json(), "voxels": v} for j, v in zip(jobs, voxels, strict=True)])
     else:

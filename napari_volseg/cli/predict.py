@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_volseg.cli.terminal import check_output, naming, progress
+from napari_volseg.cli.terminal import check_output, naming, progress, say
 from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import (
     SUFFIXES,
+    is_zarr,
     read_volume,
     write_labels,
     write_probabilities,
     write_volume,
 )
-from napari_volseg.inference.predict import check_channels, label_table, predict
+from napari_volseg.data.ome_zarr import is_label
+from napari_volseg.data.unfinished import begin, finish
+from napari_volseg.inference.distributed import Cluster, predict_on_cluster
+from napari_volseg.inference.predict import check_channels, label_table, prepare
+from napari_volseg.inference.streamed import chunk_shape, identify, missing_tiles, write_tiles
 from napari_volseg.review.uncertainty import normalized_entropy
 
 if TYPE_CHECKING:
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.unfinished import Unfinished
+    from napari_volseg.inference.predict import PredictedRegion, Predictor
+    from napari_volseg.inference.streamed import Values
     from napari_volseg.models.checkpoint import Checkpoint
 
 
@@ -96,7 +105,10 @@ def plan_jobs(
             check_output(output)
             output.mkdir()
     for output in outputs:
-        check_output(output, images)
+        if is_label(output):
+            check_output(output.parent)  # made with the first of an image's labels
+        else:
+            check_output(output, images)
     return jobs
 
 
@@ -108,7 +120,7 @@ def _suffix(path: Path) -> str:
 
 def _is_folder(output: Path, images: int) -> bool:
     """Whether an output is a folder to write into, rather than a file."""
-    if _suffix(output):
+    if is_zarr(output) or _suffix(output):
         if images > 1:
             raise InputError(f"{output}: {images} images need a folder to write into, not a file")
         return False
@@ -132,14 +144,46 @@ def check_image(image: Path, checkpoint: Checkpoint) -> None:
         check_channels(checkpoint, read_volume(image))
 
 
-def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
-    """Predict an image and write what is wanted, once all of it is there.
+def choose_cluster(address: str, model: Path, device: str, jobs: Sequence[Job]) -> Cluster:
+    """Refuse outputs that many processes cannot write to at once.
+
+    Raises
+    ------
+    InputError
+        If one is not OME-Zarr.
+    """
+    for output in (output for job in jobs for output in job.outputs):
+        if not is_zarr(output):
+            raise InputError(
+                f"{output}: only an OME-Zarr can be written by many workers; end the name with "
+                ".ome.zarr"
+            )
+    return Cluster(address, model, device)
+
+
+def run_job(
+    job: Job, checkpoint: Checkpoint, device: str, cluster: Cluster | None = None
+) -> dict[int, int]:
+    """Predict an image and write what is wanted.
+
+    OME-Zarr is written region by region, and a prediction that was killed goes on where it
+    was; other formats are written once all of it is there.
 
     Returns
     -------
     dict of class id to number of voxels
     """
-    volume = read_volume(job.image)
+    predictor = prepare(checkpoint, read_volume(job.image), device)
+    if all(map(is_zarr, job.outputs)):
+        counts = write_chunks(job, predictor, cluster)
+    else:
+        counts = write_files(job, predictor)
+    return {i: counts.get(i, 0) for i in checkpoint.class_ids}
+
+
+def write_files(job: Job, predictor: Predictor) -> Counter[int]:
+    """Predict in memory and write files; return the number of voxels of each label."""
+    checkpoint, volume = predictor.checkpoint, predictor.volume
 
     def room_for(wanted: Path | None, channels: int) -> NDArray[np.float32] | None:
         return np.zeros((channels, *volume.shape), dtype=np.float32) if wanted else None
@@ -148,12 +192,12 @@ def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
     probabilities = room_for(job.probabilities, len(checkpoint.classes))
     uncertainty = room_for(job.uncertainty, 1)
     with progress(job.image.name) as report:
-        for piece in predict(checkpoint, volume, device=device):
+        for piece in predictor.predict(predictor.tiles):
             labels[piece.region] = piece.labels
             if probabilities is not None:
                 probabilities[(slice(None), *piece.region)] = piece.probabilities
             if uncertainty is not None:
-                uncertainty[(0, *piece.region)] = normalized_entropy(piece.probabilities)
+                uncertainty[(0, *piece.region)] = entropy_of(piece)
             report(piece.done / piece.total, f"region {piece.done} of {piece.total}")
     if job.probabilities is not None:
         write_probabilities(job.probabilities, probabilities, volume, checkpoint.classes)
@@ -161,5 +205,59 @@ def run_job(job: Job, checkpoint: Checkpoint, device: str) -> dict[int, int]:
         entropy = replace(volume, image=uncertainty, channel_names=("uncertainty",))
         write_volume(job.uncertainty, entropy)
     write_labels(job.labels, labels, volume, checkpoint.classes)
-    counts = count_labels(labels)
-    return {i: counts.get(i, 0) for i in checkpoint.class_ids}
+    return Counter(count_labels(labels))
+
+
+def write_chunks(job: Job, predictor: Predictor, cluster: Cluster | None) -> Counter[int]:
+    """Predict region by region into OME-Zarr; return the number of voxels of each label.
+
+    Parameters
+    ----------
+    cluster : Cluster or None
+        Whose workers predict instead of this process.
+    """
+    checkpoint, volume = predictor.checkpoint, predictor.volume
+    chunks, identity = chunk_shape(predictor), identify(predictor)
+    dtype = label_table(checkpoint.class_ids).dtype
+    labels = begin(job.labels, volume, dtype, chunks, identity, classes=checkpoint.classes)
+    outputs: list[tuple[Unfinished, Values]] = [(labels, labels_of)]
+    if job.probabilities is not None:
+        names = tuple(c.name for c in checkpoint.classes)
+        room = begin(job.probabilities, volume, np.float32, chunks, identity, channel_names=names)
+        outputs.append((room, probabilities_of))
+    if job.uncertainty is not None:
+        names = ("uncertainty",)
+        room = begin(job.uncertainty, volume, np.float32, chunks, identity, channel_names=names)
+        outputs.append((room, entropy_of))
+    tiles, total = missing_tiles(predictor, outputs), len(predictor.tiles)
+    if cluster is None:
+        written = write_tiles(predictor, outputs, tiles)
+    else:
+        written = predict_on_cluster(cluster, job.image, outputs, tiles)
+    with progress(job.image.name) as report:
+        if tiles and len(tiles) < total:
+            say(f"{job.labels}: going on, {total - len(tiles)} of {total} regions are done")
+        for done, missing in written:
+            done += total - missing
+            report(done / total, f"region {done} of {total}")
+    counts: Counter[int] = Counter()
+    for block in labels.blocks():
+        counts.update(count_labels(block))
+    for unfinished, _ in outputs:
+        finish(unfinished)
+    return counts
+
+
+def labels_of(piece: PredictedRegion) -> NDArray[np.integer]:
+    """Take the labels (z, y, x) of a finished region."""
+    return piece.labels
+
+
+def probabilities_of(piece: PredictedRegion) -> NDArray[np.float32]:
+    """Take the class probabilities (K, z, y, x) of a finished region."""
+    return piece.probabilities
+
+
+def entropy_of(piece: PredictedRegion) -> NDArray[np.float32]:
+    """Return the normalized entropy (z, y, x) of a finished region."""
+    return normalized_entropy(piece.probabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from napari_volseg.data.reading import reading
 from napari_volseg.data.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,16 +31,15 @@ class _Format:
     write: Callable[[Path, Contents], None]
 
 
+_ZARR = _Format((".ome.zarr", ".zarr"), ome_zarr.read, ome_zarr.write)
 _FORMATS = (
     _Format((".ome.tif", ".ome.tiff", ".tif", ".tiff"), tiff.read, tiff.write),
     _Format((".nii.gz", ".nii"), nifti.read, nifti.write),
-    _Format((".ome.zarr", ".zarr"), ome_zarr.read, ome_zarr.write),
+    _ZARR,
     _Format((".npy",), numpy_file.read, numpy_file.write),
 )
 SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.suffixes)
 """Suffixes of the formats that can be read and written, longer ones first."""
-
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def read_volume(path: str | Path) -> Volume:
@@ -162,7 +162,7 @@ def write_labels(
             f"of shape {volume.shape}"
         )
     image = annotation.labels[None]
-    _write(path, replace(_geometry(volume), image=image, classes=annotation.classes))
+    _write(path, replace(contents_of(volume), image=image, classes=annotation.classes))
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
@@ -173,7 +173,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     InputError
         For an unknown suffix or a place that cannot be written to.
     """
-    _write(Path(path), replace(_geometry(volume), channel_names=volume.channel_names))
+    _write(Path(path), replace(contents_of(volume), channel_names=volume.channel_names))
 
 
 def write_probabilities(
@@ -202,7 +202,7 @@ def write_probabilities(
             f"of {volume.name} need {(len(classes), *volume.shape)}"
         )
     names = tuple(c.name for c in classes)
-    _write(path, replace(_geometry(volume), image=probabilities, channel_names=names))
+    _write(path, replace(contents_of(volume), image=probabilities, channel_names=names))
 
 
 def _format(path: Path) -> tuple[_Format, str] | None:
@@ -210,7 +210,8 @@ def _format(path: Path) -> tuple[_Format, str] | None:
         for suffix in form.suffixes:
             if path.name.lower().endswith(suffix):
                 return form, suffix
-    return None
+    # Labels inside an image have a name without suffix.
+    return (_ZARR, "") if ome_zarr.is_label(path) else None
 
 
 def _read(path: Path) -> Contents:
@@ -220,7 +221,7 @@ def _read(path: Path) -> Contents:
         raise InputError(f"{path}: the file is empty; save or copy it again")
     found = _format(path)
     read = found[0].read if found else None
-    if path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES):
+    if path.is_dir() and any((path / name).is_file() for name in ome_zarr.GROUP_FILES):
         read = ome_zarr.read  # also a group inside another, which has no suffix
     if read is None:
         raise InputError(f"{path}: unknown format; these are known: {', '.join(SUFFIXES)}")
@@ -228,15 +229,40 @@ def _read(path: Path) -> Contents:
         return read(path)
 
 
-def _write(path: Path, contents: Contents) -> None:
+def is_zarr(path: Path) -> bool:
+    """Whether a path names an OME-Zarr, or labels inside one: what can be written in chunks."""
     found = _format(path)
-    if found is None:
+    return found is not None and found[0] is _ZARR
+
+
+def _write(path: Path, contents: Contents) -> None:
+    with writing(path, contents), replacing(path) as temporary:
+        found = _format(path)
+        assert found is not None
+        found[0].write(temporary, contents)
+    if ome_zarr.is_label(path):
+        ome_zarr.list_label(path)
+
+
+@contextmanager
+def writing(path: Path, contents: Contents) -> Iterator[None]:
+    """Make sure that something can be written to a place, and tell why it was not.
+
+    Raises
+    ------
+    InputError
+        For an unknown suffix, labels of another image than they would be stored in, or a
+        place that cannot be written to.
+    """
+    if _format(path) is None:
         raise InputError(f"{path}: unknown format; end the name with one of {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: cannot be written (no such folder); make the folder first")
     try:
-        with replacing(path) as temporary:
-            found[0].write(temporary, contents)
+        if ome_zarr.is_label(path):
+            ome_zarr.check_label(path, contents)
+            path.parent.mkdir(exist_ok=True)
+        elif not path.parent.is_dir():
+            raise InputError(f"{path}: cannot be written (no such folder); make the folder first")
+        yield
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); choose another place"
@@ -250,11 +276,11 @@ def _annotation(labels: Any, classes: tuple[LabelClass, ...], path: Path) -> Ann
         raise InputError(f"{path}: {error}") from None
 
 
-def _geometry(volume: Volume) -> Contents:
-    """Return contents with the image, the place and the metadata of a volume."""
+def contents_of(volume: Volume) -> Contents:
+    """Return contents with the image, the geometry and the metadata of a volume."""
     return Contents(volume.image, volume.spacing, volume.unit, volume.affine, source=volume.source)
 
 
 def _stem(path: Path) -> str:
     found = _format(path)
-    return path.name[: -len(found[1])] if found else path.name
+    return path.name[: len(path.name) - len(found[1])] if found else path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from napari_volseg.data.annotation import LabelClass, default_classes
 from napari_volseg.data.contents import Contents, Spacing, arrange_axes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.reading import lazy
+from napari_volseg.data.tiles import tile_grid
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 _CHUNK = (64, 256, 256)
 _ZARR_FORMAT: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 _SPACE = "zyx"
+_LABELS = "labels"
+
+GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
+"""A folder with one of these is a Zarr group."""
 
 _NOTES = "napari-volseg"
 _CHANNEL_AXIS = {"name": "c", "type": "channel"}
@@ -70,28 +76,153 @@ def read(path: Path) -> Contents:
 
 
 def write(path: Path, contents: Contents) -> None:
-    """Write a single-level OME-Zarr in the version of the source, else 0.5.
+    """Write an OME-Zarr in the version of the source, else 0.5; labels get coarser levels.
 
     Labels become an image-label with names and colors. Scale, translation and units of
     the source are kept as they were, for the axes that are written.
     """
+    array = create(path, contents, _CHUNK)
+    image = contents.image[0] if contents.channels == 1 else contents.image
+    depth = array.chunks[-3]
+    for start in range(0, image.shape[-3], depth):
+        slab = (..., slice(start, start + depth), slice(None), slice(None))
+        array[slab] = np.asarray(image[slab])
+    if contents.classes:
+        add_levels(path)
+
+
+def create(path: Path, contents: Contents, chunks: Sequence[int]) -> zarr.Array[Any]:
+    """Make an OME-Zarr whose voxels are still to be written.
+
+    Parameters
+    ----------
+    contents : Contents
+        Of its image, only the shape and the dtype are looked at.
+    chunks : (z, y, x)
+        At most; an axis may be shorter.
+
+    Returns
+    -------
+    zarr array (Z, Y, X), or (C, Z, Y, X) for several channels
+    """
     axes = _SPACE if contents.channels == 1 else "c" + _SPACE
     attributes = _attributes(contents, axes)
-    version, _ = _ome(attributes)
+    version, ome = _ome(attributes)
+    if is_label(path) and "image-label" in ome:
+        ome["image-label"]["source"] = {"image": "../../"}
     group = zarr.create_group(path, zarr_format=_ZARR_FORMAT[version], attributes=attributes)
-    image = contents.image[0] if contents.channels == 1 else contents.image
-    chunks = tuple(map(min, _CHUNK, image.shape[-3:]))
+    shape = contents.image.shape[-len(axes) :]
+    return _create_array(group, "0", axes, shape, contents.image.dtype, chunks)
+
+
+def is_label(path: Path) -> bool:
+    """Whether a path is the place of labels inside an image: ``IMAGE.ome.zarr/labels/NAME``."""
+    image = path.parent.parent
+    return path.parent.name == _LABELS and any((image / name).is_file() for name in GROUP_FILES)
+
+
+def check_label(path: Path, contents: Contents) -> None:
+    """Refuse labels that do not fit the image that they are to be stored in.
+
+    Raises
+    ------
+    InputError
+        If the image is of another shape, or another version than the labels would be.
+    """
+    image = read(path.parent.parent)
+    versions = [_ome(c.source.get("ome_zarr", {}))[0] for c in (image, contents)]
+    if image.image.shape[1:] != contents.image.shape[1:] or versions[0] != versions[1]:
+        raise InputError(
+            f"{path}: these labels, of shape {tuple(contents.image.shape[1:])}, belong to another "
+            f"image than the one they would be stored in, of {tuple(image.image.shape[1:])}; "
+            "choose a place of their own"
+        )
+
+
+def holds_labels(group: zarr.Group) -> bool:
+    """Whether a group is an image of labels."""
+    return "image-label" in _ome(group.attrs.asdict())[1]
+
+
+def list_label(path: Path) -> None:
+    """Name labels inside an image in the list that viewers look at."""
+    form = zarr.open_group(path, mode="r").metadata.zarr_format
+    group = zarr.open_group(path.parent, mode="a", zarr_format=form)
+    attributes: dict[str, Any] = group.attrs.asdict()
+    ome = attributes if form == 2 else attributes.setdefault("ome", {"version": "0.5"})
+    names = ome.setdefault(_LABELS, [])
+    if path.name not in names:
+        names.append(path.name)
+    group.attrs.update(attributes)
+
+
+def _create_array(
+    group: zarr.Group,
+    name: str,
+    axes: str,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    chunks: Sequence[int],
+) -> zarr.Array[Any]:
     layout: dict[str, Any] = (
         {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
-        if version == "0.4"
+        if group.metadata.zarr_format == 2
         else {"dimension_names": list(axes)}
     )
-    array = group.create_array(
-        "0", shape=image.shape, dtype=image.dtype, chunks=(1,) * (len(axes) - 3) + chunks, **layout
-    )
-    for start in range(0, image.shape[-3], chunks[0]):
-        slab = (..., slice(start, start + chunks[0]), slice(None), slice(None))
-        array[slab] = np.asarray(image[slab])
+    sides = (1,) * (len(axes) - 3) + tuple(map(min, chunks, shape[-3:]))
+    return group.create_array(name, shape=tuple(shape), dtype=dtype, chunks=sides, **layout)
+
+
+def add_levels(path: Path) -> None:
+    """Add levels of half the resolution to labels, until one chunk holds all of it.
+
+    An axis is halved where its voxels are not yet twice as long as the shortest side.
+    A voxel of a coarser level is one of its voxels in the finer one: labels have no mean.
+    """
+    group = zarr.open_group(path, mode="r+")
+    attributes: dict[str, Any] = group.attrs.asdict()
+    _, ome = _ome(attributes)
+    datasets: list[dict[str, Any]] = ome["multiscales"][0]["datasets"]
+    fine: Any = group[datasets[0]["path"]]
+    while any(map(operator.gt, fine.shape, fine.chunks)):
+        sides = _scale_of(datasets[-1])
+        shortest = min(side for side, size in zip(sides, fine.shape, strict=True) if size > 1)
+        steps = [
+            2 if size > 1 and side < 2 * shortest else 1
+            for size, side in zip(fine.shape, sides, strict=True)
+        ]
+        z, y, x = (-(-size // step) for size, step in zip(fine.shape, steps, strict=True))
+        name = str(len(datasets))
+        coarse = _create_array(group, name, _SPACE, (z, y, x), fine.dtype, fine.chunks)
+        every = tuple(slice(None, None, step) for step in steps)
+        depth, height, width = coarse.chunks
+        for tile in tile_grid((z, y, x), (depth, height, width)):
+            region = tuple(
+                slice(side.start * step, side.stop * step)
+                for side, step in zip(tile.write, steps, strict=True)
+            )
+            coarse[tile.write] = np.asarray(fine[region])[every]
+        datasets.append(_coarser(datasets[-1], name, steps))
+        fine = coarse
+    group.attrs.update(attributes)
+
+
+def _scale_of(dataset: Json) -> list[float]:
+    """Return the sides of a voxel of a level, in the units of its axes."""
+    for transformation in dataset.get("coordinateTransformations", ()):
+        if transformation["type"] == "scale":
+            return list(transformation["scale"])
+    return [1.0, 1.0, 1.0]
+
+
+def _coarser(dataset: Json, name: str, steps: Sequence[int]) -> dict[str, Any]:
+    """Describe a level with every so many-th voxel of another; the first is the same."""
+    scale = [side * step for side, step in zip(_scale_of(dataset), steps, strict=True)]
+    others = [t for t in dataset.get("coordinateTransformations", ()) if t["type"] != "scale"]
+    return {
+        "path": name,
+        "coordinateTransformations": [{"type": "scale", "scale": scale}, *others],
+    }
 
 
 def _ome(attributes: Json) -> tuple[str, Json]:

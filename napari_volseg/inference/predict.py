@@ -27,7 +27,7 @@ from napari_volseg.models.registry import AnyArchitecture, Walk, get_architectur
 from napari_volseg.sparse.position import with_region_position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,17 +87,62 @@ def predict(
     InputError
         If the volume does not fit the network, or the device cannot be used.
     """
+    predictor = prepare(checkpoint, volume, device)
+    yield from predictor.predict(order_tiles(predictor.tiles, near))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network that is ready to predict one volume; see ``prepare``."""
+
+    checkpoint: Checkpoint
+    volume: Volume
+    intensity: Intensity
+    module: nn.Module
+    config: object
+    device: torch.device
+
+    @property
+    def architecture(self) -> AnyArchitecture:
+        """What the network is."""
+        return get_architecture(self.checkpoint.model)
+
+    @property
+    def tiles(self) -> list[Tile]:
+        """The tiles that cover the volume, in the order in which they lie."""
+        shape = self.volume.shape
+        return plan_tiles(self.architecture.walk(self.config, shape), shape)
+
+    def predict(self, tiles: Sequence[Tile]) -> Iterator[PredictedRegion]:
+        """Predict the regions of some tiles, in their order."""
+        table = label_table(self.checkpoint.class_ids)
+        regions = class_opinions(
+            self.module,
+            self.config,
+            self.architecture,
+            self.volume,
+            self.intensity,
+            self.device,
+            tiles,
+        )
+        for region, opinions, done, total in regions:
+            probabilities = pool_opinions(opinions, self.checkpoint.belief)
+            labels = table[probabilities.argmax(0).cpu().numpy()]
+            yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
+
+
+def prepare(checkpoint: Checkpoint, volume: Volume, device: str = "auto") -> Predictor:
+    """Make a network ready to predict a volume.
+
+    Raises
+    ------
+    InputError
+        As ``predict``.
+    """
     check_channels(checkpoint, volume)
     chosen = pick_device(device)
     module, config = checkpoint.module(chosen)
-    intensity = intensity_for(checkpoint, volume)
-    architecture = get_architecture(checkpoint.model)
-    table = label_table(checkpoint.class_ids)
-    regions = class_opinions(module, config, architecture, volume, intensity, chosen, near)
-    for region, opinions, done, total in regions:
-        probabilities = pool_opinions(opinions, checkpoint.belief)
-        labels = table[probabilities.argmax(0).cpu().numpy()]
-        yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
+    return Predictor(checkpoint, volume, intensity_for(checkpoint, volume), module, config, chosen)
 
 
 def predict_volume(
@@ -148,8 +193,9 @@ def predict_region(
     """
     table = label_table(class_ids)
     labels = np.zeros([side.stop - side.start for side in region], dtype=table.dtype)
+    tiles = plan_region(architecture.walk(config, volume.shape), volume.shape, region)
     for piece, opinions, _, _ in class_opinions(
-        module, config, architecture, volume, intensity, device, within=region
+        module, config, architecture, volume, intensity, device, tiles
     ):
         probabilities = pool_opinions(opinions, belief)
         labels[relative(piece, region)] = table[probabilities.argmax(0).cpu().numpy()]
@@ -191,11 +237,9 @@ def class_opinions(
     volume: Volume,
     intensity: Intensity,
     device: torch.device,
-    near: View | None = None,
-    wanted: Callable[[Region], bool] = lambda region: True,
-    within: Region | None = None,
+    tiles: Sequence[Tile],
 ) -> Iterator[tuple[Region, Tensor, int, int]]:
-    """Walk a volume as the architecture asks and yield class probabilities.
+    """Yield the class probabilities of tiles of a volume.
 
     Those of the network and, where it has one, of its instant answer.
 
@@ -203,10 +247,8 @@ def class_opinions(
     ----------
     module : nn.Module
         In evaluation mode, on the device.
-    wanted : callable (region) -> bool
-        Regions for which it is False are not computed; the others are.
-    within : region, optional
-        What to predict of the volume; all by default.
+    tiles : sequence of Tile
+        Of the architecture's walk.
 
     Yields
     ------
@@ -223,11 +265,6 @@ def class_opinions(
         instant = architecture.instant(module, config, seen, tile.trim)
         return torch.stack([network] if instant is None else [network, instant])
 
-    if within is None:
-        tiles = plan_tiles(walk, volume.shape)
-    else:
-        tiles = plan_region(walk, volume.shape, within)
-    tiles = [t for t in order_tiles(tiles, near) if wanted(t.write)]
     for done, tile in enumerate(tiles, start=1):
         yield tile.write, tile_opinions(tile), done, len(tiles)
 

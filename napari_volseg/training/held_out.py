@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_volseg.inference.predict import class_opinions
+from napari_volseg.inference.predict import class_opinions, plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
@@ -17,7 +17,6 @@ from napari_volseg.training.events import Score
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_volseg.data.tiles import Region
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.pool import Pool
 
@@ -41,12 +40,10 @@ def score_held_out(
     module.eval()
     for case in pool.cases:
         held_out = case.held_out
-
-        def wanted(region: Region, held_out: NDArray[np.int16] = held_out) -> bool:
-            return bool((held_out[region] != IGNORE).any())
-
+        every = plan_tiles(architecture.walk(config, case.volume.shape), case.volume.shape)
+        tiles = [tile for tile in every if (held_out[tile.write] != IGNORE).any()]
         regions = class_opinions(
-            module, config, architecture, case.volume, case.intensity, pool.device, wanted=wanted
+            module, config, architecture, case.volume, case.intensity, pool.device, tiles
         )
         for region, opinions, _, _ in regions:
             target = torch.from_numpy(held_out[region])

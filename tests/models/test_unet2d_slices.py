@@ -8,7 +8,7 @@ from torch import nn
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
-from napari_volseg.inference.predict import class_opinions
+from napari_volseg.inference.predict import class_opinions, plan_tiles
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet2d_slices import SlicesConfig, auto, build, probabilities, stages
 from napari_volseg.sparse.config import TrainingConfig
@@ -98,8 +98,9 @@ def test_a_tiled_prediction_equals_a_whole_one(padding, orientation):
             orientation=orientation,
         )  # fmt: skip
         volume = np.zeros((3, *case.volume.shape), np.float32)
+        tiles = plan_tiles(architecture.walk(config, case.volume.shape), case.volume.shape)
         regions = class_opinions(
-            network(config), config, architecture, case.volume, pool.cases[0].intensity, CPU
+            network(config), config, architecture, case.volume, pool.cases[0].intensity, CPU, tiles
         )
         for region, values, _, _ in regions:
             volume[(slice(None), *region)] = values[0].numpy()

@@ -1,0 +1,73 @@
+"""Prediction of volumes larger than memory: region by region into chunks on disk.
+
+A region is finished when its labels are on disk, so a prediction that was killed goes on
+with the others, and any number of processes can share the regions (``distributed``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_volseg.data.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.tiles import Tile
+    from napari_volseg.inference.predict import PredictedRegion, Predictor
+
+Values = Callable[["PredictedRegion"], "NDArray[Any]"]
+Outputs = Sequence[tuple[Unfinished, Values]]
+"""What is written, and what of a finished region goes there; the labels are the first."""
+
+LONGEST_CHUNK = 256
+"""Edge of a chunk where a region is a whole axis, in voxels."""
+
+
+def chunk_shape(predictor: Predictor) -> tuple[int, int, int]:
+    """Return the chunks (z, y, x) of which every region fills whole ones, its own."""
+    first = predictor.tiles[0].write
+    whole = predictor.volume.shape
+    z, y, x = (
+        min(side.stop, LONGEST_CHUNK) if side.stop == n else side.stop
+        for side, n in zip(first, whole, strict=True)
+    )
+    return z, y, x
+
+
+def identify(predictor: Predictor) -> str:
+    """Identify a prediction: equal for the same network and an image of the same gray values."""
+    checkpoint, volume = predictor.checkpoint, predictor.volume
+    digest = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    what = (checkpoint.config, checkpoint.belief, checkpoint.classes)
+    digest.update(repr((what, volume.image.shape, predictor.intensity)).encode())
+    return digest.hexdigest()
+
+
+def missing_tiles(predictor: Predictor, outputs: Outputs) -> list[Tile]:
+    """Return the tiles whose regions are not on disk yet."""
+    labels, _ = outputs[0]
+    return [tile for tile in predictor.tiles if not labels.has(tile.write)]
+
+
+def write_tiles(
+    predictor: Predictor, outputs: Outputs, tiles: Sequence[Tile]
+) -> Iterator[tuple[int, int]]:
+    """Predict the regions of some tiles and write them.
+
+    Yields
+    ------
+    regions done, regions in all
+    """
+    for piece in predictor.predict(tiles):
+        # The labels come last: with them, a region counts as finished.
+        for unfinished, values in reversed(outputs):
+            unfinished.array[(..., *piece.region)] = values(piece)
+        yield piece.done, piece.total
