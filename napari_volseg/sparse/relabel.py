@@ -125,10 +125,13 @@ def _merge(
     In the order of the volume, as if they had all been found at once: which one a step
     draws must not depend on when it was painted.
     """
+    if not len(gone) and not len(come):
+        return case.voxels[k], case.axes[k]
     shape = case.target.shape
     places = _positions(come, shape)
     flat = np.ravel_multi_index(tuple(case.voxels[k].T), shape)
-    left = np.delete(np.arange(len(flat)), np.searchsorted(flat, gone))
+    left = np.ones(len(flat), dtype=bool)
+    left[np.searchsorted(flat, gone)] = False
     at = np.searchsorted(flat[left], come)
     voxels = np.insert(case.voxels[k][left], at, places, axis=0)
     return voxels, np.insert(case.axes[k][left], at, slice_axes(labels, places, UNLABELED))
