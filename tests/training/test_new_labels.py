@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.models.registry import architectures
 from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.events import Command, NewLabels
 from napari_volseg.training.loop import train
-from napari_volseg.training.run import continues
+from napari_volseg.training.run import block_uses, continues
 from tests.models.test_registry import odd_case
 from tests.training.test_loop import CONFIG, SHAPE, last, make_case, same_weights
 
@@ -85,12 +87,20 @@ def test_a_corrected_region_is_predicted_as_it_was_corrected():
 
 @pytest.mark.parametrize("told_at", [2, 8])
 def test_stopped_and_resumed_equals_uninterrupted(told_at, tmp_path):
-    case = make_case()
-    news = changes(repainted(case))
+    whole_case = make_case()
+    half_painted = whole_case.annotation.labels.copy()
+    half_painted[:, :, 12:] = 0
+    case, now = (
+        with_labels(whole_case, half_painted),
+        with_labels(whole_case, repainted(whole_case)),
+    )
+    news = changes(now.annotation.labels)
     whole = train_telling(case, {told_at: news})[-1].checkpoint
     half = train_telling(case, {told_at: news, 10: Command.STOP})[-1].checkpoint
+    (use,) = block_uses(half)
+    at_once = build_pool([now], CONFIG, torch.device("cpu")).cases[0].blocks.use
+    assert not np.array_equal(use, at_once), "what is held out shows what was painted when"
     save_model(half, tmp_path / "half.volseg")
-    now = with_labels(case, repainted(case))
     resumed = list(train(now, CONFIG, resume=load_model(tmp_path / "half.volseg")))
     assert resumed[0].step == 10
     assert same_weights(resumed[-1].checkpoint.weights, whole.weights)
