@@ -322,17 +322,20 @@ def stages(
 
     What path 2 sees is projected once, ahead; what path 1 sees, once an epoch.
     """
-    everywhere: dict[PoolCase, Tensor] = {}
+    # Of the image alone: it serves again when labels have changed.
+    everywhere = ("projections", config)
 
     def prepare(module: Projection25D) -> Iterator[float]:
         total = len(pool.cases) * config.directions
-        for case in pool.cases:
+        for number, case in enumerate(pool.cases):
+            if everywhere in case.kept:
+                continue
             image = whole_image(case, pool.device)
             found = []
             for angle in config.all_directions:
                 found.append(project_image(image, (angle,), config))
-                yield (len(everywhere) * config.directions + len(found)) / total
-            everywhere[case] = torch.cat(found, 2)
+                yield (number * config.directions + len(found)) / total
+            case.kept[everywhere] = torch.cat(found, 2)
 
     @lru_cache(maxsize=len(pool.cases))
     def projections(case: PoolCase, degrees: Directions) -> Tensor:
@@ -363,7 +366,7 @@ def stages(
             labeled = target != IGNORE
             paths = (
                 module.random_path(projections(case, degrees), degrees, shape),
-                module.full_path(everywhere[case], shape),
+                module.full_path(case.kept[everywhere], shape),
             )
             one, two = (score(p[:, :, labeled[0]], target[labeled][None]) for p in paths)
             total = total + (c * one + (1 - c) * two) / len(batch)

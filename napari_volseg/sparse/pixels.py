@@ -171,12 +171,28 @@ def labeled_responses(
         case, core, voxels, classes = blocks[index]
         if found.sum() > MOST_VOXELS and (found[classes] >= FEWEST_VOXELS).all():
             continue
-        responses = region_responses(classifier, case, core, pool.device)[0]
-        if classifier.position:
-            responses = with_region_position(responses, core, case.volume.shape)
-        z, y, x = (voxels - torch.tensor([side.start for side in core])).T.to(pool.device)
         found += classes.bincount(minlength=pool.n_classes)
-        yield done / len(blocks), responses[:, z, y, x].T, classes.to(pool.device)
+        features = voxel_responses(classifier, case, core, voxels, pool.device)
+        yield done / len(blocks), features, classes.to(pool.device)
+
+
+def voxel_responses(
+    classifier: PixelClassifier, case: PoolCase, core: Region, voxels: Tensor, device: torch.device
+) -> Tensor:
+    """Filter responses (N, F) of voxels (N, 3) of a core; where they are the same again, kept."""
+    filters = ("responses", classifier.scales, classifier.voxel, classifier.position)
+    kept = case.kept.setdefault(filters, {})
+    key = tuple((side.start, side.stop) for side in core)
+    if key in kept and torch.equal(kept[key][0], voxels):
+        features: Tensor = kept[key][1]
+        return features
+    responses = region_responses(classifier, case, core, device)[0]
+    if classifier.position:
+        responses = with_region_position(responses, core, case.volume.shape)
+    z, y, x = (voxels - torch.tensor([side.start for side in core])).T.to(device)
+    features = responses[:, z, y, x].T
+    kept[key] = voxels, features
+    return features
 
 
 def labeled_blocks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from napari_volseg.data.intensity import (
     standardize,
 )
 from napari_volseg.data.tiles import Region, read_block
+from napari_volseg.sparse.hold_out import Blocks, empty_blocks, share_out
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.volume import Volume
     from napari_volseg.sparse.config import TrainingConfig
-
-HELD_OUT_BLOCK = 12
-"""Edge of the blocks that are held out, in voxels of the finest axis: larger than
-noise and staining grain, so that a held-out voxel is no copy of a trained neighbor."""
 
 CACHE_BYTES = 2**30
 """Volumes up to this size are standardized once and kept; larger ones are read patch by patch."""
@@ -53,8 +50,12 @@ class PoolCase:
         Positions to train on, one array for each class.
     axes : tuple of int8 (N,)
         For each of them, the axis that its slice is across.
+    blocks : Blocks
+        By which voxels are held out.
     standardized : float32 tensor (C, Z, Y, X) or None
         The image, if it is small enough to be kept.
+    kept : dict
+        What stages computed of the image and may use again when labels have changed.
     """
 
     volume: Volume
@@ -63,7 +64,9 @@ class PoolCase:
     held_out: NDArray[np.int16] = field(repr=False)
     voxels: tuple[NDArray[np.int32], ...] = field(repr=False)
     axes: tuple[NDArray[np.int8], ...] = field(repr=False)
+    blocks: Blocks = field(repr=False)
     standardized: Tensor | None = field(default=None, repr=False)
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, region: Region) -> Tensor:
         """Return the standardized image of a region inside the volume, float32 (C, z, y, x)."""
@@ -117,8 +120,18 @@ def to_target(labels: NDArray[np.integer], class_ids: Sequence[int]) -> NDArray[
     return np.asarray(table[labels])
 
 
-def build_pool(cases: Sequence[Case], config: TrainingConfig, device: torch.device) -> Pool:
+def build_pool(
+    cases: Sequence[Case],
+    config: TrainingConfig,
+    device: torch.device,
+    uses: Sequence[NDArray[np.int8]] = (),
+) -> Pool:
     """Split the labeled voxels into trained and held-out ones and prepare the images.
+
+    Parameters
+    ----------
+    uses : sequence of int8 (Z, Y, X), optional
+        For each case the use of its blocks, as decided earlier (see ``Blocks``).
 
     Raises
     ------
@@ -138,28 +151,43 @@ def build_pool(cases: Sequence[Case], config: TrainingConfig, device: torch.devi
     if config.normalization == "training":
         intensities = [pooled_intensity(intensities)] * len(cases)
     prepared = []
-    for case, intensity in zip(cases, intensities, strict=True):
+    decided: Sequence[NDArray[np.int8] | None] = uses or [None] * len(cases)
+    for case, intensity, use in zip(cases, intensities, decided, strict=True):
         target = to_target(case.annotation.labels, class_ids)
-        spacing = case.volume.spacing
-        held = choose_held_out(target, len(class_ids), config.held_out, spacing, random)
-        trained = np.where(held == IGNORE, target, np.int16(IGNORE))
-        voxels = tuple(np.argwhere(trained == k).astype(np.int32) for k in range(len(class_ids)))
+        blocks = empty_blocks(target.shape, len(class_ids), case.volume.spacing, use)
+        positions = np.argwhere(target != IGNORE).astype(np.int32)
+        classes = target[tuple(positions.T)]
+        blocks = share_out(blocks, blocks.count(positions, classes), config.held_out, random)
+        out = blocks.held_out(positions)
+        voxels = tuple(positions[(classes == k) & ~out] for k in range(len(class_ids)))
+        axes = tuple(slice_axes(target, found) for found in voxels)
+        held = np.full_like(target, IGNORE)
+        held[tuple(positions[out].T)] = classes[out]
+        target[tuple(positions[out].T)] = IGNORE
         prepared.append(
             PoolCase(
                 volume=case.volume,
                 intensity=intensity,
-                target=trained,
+                target=target,
                 held_out=held,
                 voxels=voxels,
-                axes=tuple(slice_axes(target, positions) for positions in voxels),
+                axes=axes,
+                blocks=blocks,
                 standardized=standardized_if_small(case.volume, intensity),
             )
         )
-    counts = tuple(sum(len(case.voxels[k]) for case in prepared) for k in range(len(class_ids)))
-    return Pool(tuple(prepared), class_ids, counts, device)
+    return pool_of(prepared, class_ids, device)
 
 
-def slice_axes(target: NDArray[np.int16], positions: NDArray[np.int32]) -> NDArray[np.int8]:
+def pool_of(cases: Sequence[PoolCase], class_ids: tuple[int, ...], device: torch.device) -> Pool:
+    """Put cases together, and count what there is to train on."""
+    counts = tuple(sum(len(case.voxels[k]) for case in cases) for k in range(len(class_ids)))
+    return Pool(tuple(cases), class_ids, counts, device)
+
+
+def slice_axes(
+    target: NDArray[np.integer], positions: NDArray[np.int32], unlabeled: int = IGNORE
+) -> NDArray[np.int8]:
     """Tell for labeled voxels (N, 3) which axis the slice that they were painted on is across.
 
     It is the axis along which the fewest neighbors are labeled too; the first of equals.
@@ -171,7 +199,7 @@ def slice_axes(target: NDArray[np.int16], positions: NDArray[np.int32]) -> NDArr
             beside[:, axis] += step
             inside = (beside[:, axis] >= 0) & (beside[:, axis] < target.shape[axis])
             beside[:, axis] = beside[:, axis].clip(0, target.shape[axis] - 1)
-            neighbors[axis] += inside & (target[tuple(beside.T)] != IGNORE)
+            neighbors[axis] += inside & (target[tuple(beside.T)] != unlabeled)
     axes: NDArray[np.int8] = neighbors.argmin(0).astype(np.int8)
     return axes
 
@@ -195,54 +223,6 @@ def check_cases(cases: Sequence[Case]) -> None:
     if len(set(channels.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in channels.items())
         raise InputError(f"the images differ in their number of channels: {listed}")
-
-
-def choose_held_out(
-    target: NDArray[np.int16],
-    n_classes: int,
-    part: float,
-    spacing: tuple[float, float, float],
-    random: np.random.Generator,
-) -> NDArray[np.int16]:
-    """Hold out whole blocks of labeled voxels.
-
-    Each class loses about ``part`` of its blocks, at least one where it has two or
-    more, and never its last: no class that was painted goes untrained.
-
-    Parameters
-    ----------
-    target : int16 (Z, Y, X)
-        Class index, ``IGNORE`` where unlabeled.
-
-    Returns
-    -------
-    int16 (Z, Y, X)
-        Class index where held out, ``IGNORE`` elsewhere.
-    """
-    held = np.full_like(target, IGNORE)
-    if part == 0:
-        return held
-    positions = np.argwhere(target != IGNORE)
-    classes = target[tuple(positions.T)]
-    edge = np.maximum(1, np.round(HELD_OUT_BLOCK * min(spacing) / np.asarray(spacing))).astype(int)
-    grid = -(-np.asarray(target.shape) // edge)
-    block = np.ravel_multi_index(tuple((positions // edge).T), tuple(grid))
-    blocks, block = np.unique(block, return_inverse=True)
-    chosen = np.zeros(len(blocks), dtype=bool)
-    # Rare classes choose first, while every block is still free to be trained on.
-    for k in np.argsort(np.bincount(classes, minlength=n_classes)):
-        with_class = np.unique(block[classes == k])
-        want = round(part * len(with_class)) or (1 if len(with_class) > 1 else 0)
-        free = random.permutation(with_class[~chosen[with_class]])
-        chosen[free[: max(0, want - int(chosen[with_class].sum()))]] = True
-    # A block serves all classes in it: give one back to a class that lost its last.
-    for k in range(n_classes):
-        with_class = np.unique(block[classes == k])
-        if len(with_class) and chosen[with_class].all():
-            chosen[random.choice(with_class)] = False
-    keep = positions[chosen[block]]
-    held[tuple(keep.T)] = target[tuple(keep.T)]
-    return held
 
 
 def standardized_if_small(volume: Volume, intensity: Intensity) -> Tensor | None:

@@ -84,7 +84,7 @@ class Budget:
         )
 
     def _behind(self, run: Run) -> bool:
-        return self.fraction(run) * SCORES >= len(run.scores) + 1
+        return self.fraction(run) * SCORES >= run.scored + 1
 
 
 def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
 
+    LabelBox = tuple[Region, NDArray[np.integer]]
+
 
 class Command(Enum):
-    """What ``generator.send`` accepts, beside ``PreviewRequest``."""
+    """What ``generator.send`` accepts, beside ``PreviewRequest`` and ``NewLabels``."""
 
     STOP = "stop"
     """Yield a last event with a checkpoint and end."""
@@ -32,6 +34,24 @@ class PreviewRequest:
     """
 
     region: Region
+
+
+@dataclass(frozen=True, eq=False)
+class NewLabels:
+    """Tell a running training how labels of its first volume have become.
+
+    The next step learns from them, and the next event says so. Voxels that were held out
+    stay held out, and voxels that were trained on are never held out. Scores of before are
+    of other voxels: which weights are the best is decided anew. A class that had no paint
+    when the training began has no output in its network, and is left out.
+
+    Attributes
+    ----------
+    boxes : tuple of (region, integer (z, y, x))
+        Regions, and all labels in them; where regions overlap, the last one holds.
+    """
+
+    boxes: tuple[LabelBox, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +128,9 @@ class Progress:
         Whether the network is as yet an instant answer: its pixel classifier alone.
     preview : Preview or None
         Set where one was asked for.
+    labels : NewLabels or None
+        Those that were sent, on the first event of a training that learns from them; or that
+        does not: then ``note`` says why.
     """
 
     step: int
@@ -124,3 +147,8 @@ class Progress:
     note: str = ""
     instant: bool = False
     preview: Preview | None = None
+    labels: NewLabels | None = None
+
+
+Message = Command | PreviewRequest | NewLabels
+"""What can be sent to a running training."""

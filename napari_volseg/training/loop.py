@@ -18,14 +18,25 @@ from napari_volseg.models.registry import get_architecture
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.budget import Budget, plan_budget
-from napari_volseg.training.events import Command, Preview, PreviewRequest, Progress, Score
+from napari_volseg.training.events import (
+    Command,
+    Message,
+    NewLabels,
+    Preview,
+    PreviewRequest,
+    Progress,
+    Score,
+)
 from napari_volseg.training.held_out import score_held_out
+from napari_volseg.training.labels import Material, take_labels
 from napari_volseg.training.priority import lower_thread_priority
 from napari_volseg.training.run import (
     Run,
+    block_uses,
     check_resume,
     continues,
     copied,
+    forget_scores,
     load_optimizer,
     restore,
     resumed_config,
@@ -48,7 +59,7 @@ def train(
     config: TrainingConfig | None = None,
     *,
     resume: Checkpoint | None = None,
-) -> Generator[Progress, Command | PreviewRequest | None, None]:
+) -> Generator[Progress, Message | None, None]:
     """Train an architecture on sparsely labeled volumes.
 
     Yields before the first step, while a stage prepares, after each step, and at the
@@ -56,6 +67,7 @@ def train(
     generator (a pause) does not count. ``send(Command.STOP)`` answers with a last event,
     whose checkpoint predicts and can be resumed. ``send(PreviewRequest(region))`` is
     answered by the next event (see there), and takes of the training nothing but time.
+    ``send(NewLabels(boxes))`` changes what it learns from.
 
     Parameters
     ----------
@@ -75,7 +87,9 @@ def train(
     config = config or TrainingConfig()
     cases = (cases,) if isinstance(cases, Case) else tuple(cases)
     device = pick_device(config.device)
-    pool = build_pool(cases, config, device)
+    earlier = resume if resume is not None and continues(resume, cases, config) else None
+    pool = build_pool(cases, config, device, block_uses(earlier) if earlier else ())
+    material = Material(cases, pool)
     architecture = get_architecture(config.model)
     if resume is None:
         model_config = architecture.configure(config, cases, device)
@@ -90,8 +104,8 @@ def train(
     budget = plan_budget(config, stages)
     optimizer_state = None
     warm = False
-    if resume is not None and continues(resume, cases, config):
-        optimizer_state = restore(run, resume)
+    if earlier is not None:
+        optimizer_state = restore(run, earlier)
     elif resume is not None:
         warm = True
         start_weights(run.module, resume, pool.class_ids)
@@ -100,7 +114,7 @@ def train(
     def preview(region: Region) -> Preview:
         began = time.perf_counter()
         run.averaged.eval()
-        first = pool.cases[0]
+        first = material.pool.cases[0]
         labels = predict_region(
             run.averaged,
             model_config,
@@ -117,18 +131,23 @@ def train(
         return Preview(region, labels, seconds)
 
     asked: PreviewRequest | None = None
+    told: list[NewLabels] = []
+    taken: NewLabels | None = None
+    note = ""
 
     def tell(
-        loss: float | None, score: Score | None, keep: bool, note: str = ""
-    ) -> Generator[Progress, Command | PreviewRequest | None, bool]:
+        loss: float | None, score: Score | None, keep: bool
+    ) -> Generator[Progress, Message | None, bool]:
         """Yield an event, with the preview that was asked for; return whether to stop."""
-        nonlocal asked
+        nonlocal asked, taken, note
         shown = None
         if asked is not None and (run.step > 0 or warm):
             shown, asked = preview(asked.region), None
         checkpoint = None
         if keep:
-            checkpoint = snapshot(run, cases, config, architecture, model_config, pool)
+            checkpoint = snapshot(
+                run, material.cases, config, architecture, model_config, material.pool
+            )
         heard = yield replace(
             progress_of(run, budget, stage, device),
             loss=loss,
@@ -138,9 +157,13 @@ def train(
             # What went on from a trained network is more than its pixel classifier.
             instant=stage.instant and not warm,
             preview=shown,
+            labels=taken,
         )
+        taken, note = None, ""
         if isinstance(heard, PreviewRequest):
             asked = heard
+        elif isinstance(heard, NewLabels):
+            told.append(heard)
         return heard is Command.STOP
 
     loss = None
@@ -148,20 +171,31 @@ def train(
         end_stage(run)
     finished = run.stage == len(stages)
     stage = stages[min(run.stage, len(stages) - 1)]
+    prepared: Stage[Any] | None = None
     stop = yield from tell(None, run.best, keep=finished)
     while not finished:
         if stop:
-            yield from tell(loss, None, keep=True, note="stopped")
+            note = "stopped"
+            yield from tell(loss, None, keep=True)
             return
-        stage = stages[run.stage]
         began = time.perf_counter()
-        if run.optimizer is None:
+        if told:
+            taken = told.pop(0)
+            changed, note = take_labels(material, taken, config, run.step)
+            if changed:
+                forget_scores(run)
+                stages = architecture.stages(model_config, config, material.pool)
+        stage = stages[run.stage]
+        if stage is not prepared:
             for _ in stage.prepare(run.module):
                 run.seconds += time.perf_counter() - began
                 if (yield from tell(None, None, keep=False)):
-                    yield from tell(None, None, keep=True, note="stopped")
+                    note = "stopped"
+                    yield from tell(None, None, keep=True)
                     return
                 began = time.perf_counter()
+            prepared = stage
+        if run.optimizer is None:
             begin_stage(run, stage)
             if optimizer_state:
                 load_optimizer(run, optimizer_state)
@@ -176,7 +210,7 @@ def train(
         score = None
         if finished or budget.score_due(run):
             began = time.perf_counter()
-            score = score_held_out(run.averaged, model_config, architecture, pool)
+            score = score_held_out(run.averaged, model_config, architecture, material.pool)
             keep_best(run, score)
             run.scoring_seconds += time.perf_counter() - began
             run.seconds += time.perf_counter() - began
@@ -279,7 +313,8 @@ def keep_best(run: Run, score: Score | None) -> None:
     """
     if score is None:
         return
+    run.scored += 1
     run.scores.append(score.mean_foreground_iou)
     if score.mean_foreground_iou >= max(run.scores) - 2 * score.standard_error:
-        run.best = score
+        run.best, run.belief = score, score.belief
         run.best_weights = copied(run.averaged.state_dict())

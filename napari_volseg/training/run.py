@@ -19,6 +19,9 @@ from napari_volseg.training.events import Score
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_volseg.data.annotation import Case, LabelClass
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.config import TrainingConfig
@@ -43,11 +46,17 @@ class Run:
         Time spent: in all, and of that on scoring.
     stage_began : float
         What ``seconds`` was when the current stage took its first step.
+    scored : int
+        How often the held-out voxels were looked at.
     scores : list of float
-        Mean foreground IoU on held-out voxels, oldest first.
+        Mean foreground IoU on them since the labels last changed, oldest first.
     best : Score or None
+        Of these.
     best_weights : mapping of str to tensor
         The averaged weights with that score, on the CPU: the newest of those that did best.
+    belief : Belief
+        What to make of the network's opinions: as the best score says, or the last best one
+        before the labels changed.
     """
 
     module: nn.Module
@@ -59,17 +68,23 @@ class Run:
     seconds: float = 0.0
     stage_began: float = 0.0
     scoring_seconds: float = 0.0
+    scored: int = 0
     scores: list[float] = field(default_factory=list)
     best: Score | None = None
     best_weights: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def belief(self) -> Belief:
-        """What to make of the network's opinions."""
-        return self.best.belief if self.best else Belief()
+    belief: Belief = field(default_factory=Belief)
 
 
-COUNTERS = ("stage", "step", "stage_step", "seconds", "stage_began", "scoring_seconds", "scores")
+COUNTERS = (
+    "stage",
+    "step",
+    "stage_step",
+    "seconds",
+    "stage_began",
+    "scoring_seconds",
+    "scored",
+    "scores",
+)
 
 
 def fingerprint(cases: Sequence[Case], config: TrainingConfig) -> str:
@@ -111,8 +126,11 @@ def snapshot(
         for index, values in run.optimizer.state_dict()["state"].items():
             tensors = {k: torch.as_tensor(v) for k, v in values.items() if v is not None}
             state |= {f"optimizer.{index}.{k}": v for k, v in copied(tensors).items()}
+    for number, case in enumerate(pool.cases):
+        state[f"blocks.{number}"] = torch.tensor(case.blocks.use)
     progress: dict[str, Any] = {name: getattr(run, name) for name in COUNTERS}
     progress["scores"] = list(run.scores)
+    progress["counts"] = list(pool.counts)
     progress["fingerprint"] = fingerprint(cases, config)
     progress["best"] = asdict(run.best) if run.best else None
     return Checkpoint(
@@ -160,6 +178,17 @@ def continues(checkpoint: Checkpoint, cases: Sequence[Case], config: TrainingCon
     return checkpoint.progress.get("fingerprint") == fingerprint(cases, config)
 
 
+def block_uses(checkpoint: Checkpoint) -> list[NDArray[np.int8]]:
+    """Return for each case which blocks were held out; none for a checkpoint of long ago."""
+    keys = [key for key in checkpoint.state if key.startswith("blocks.")]
+    return [checkpoint.state[f"blocks.{number}"].numpy() for number in range(len(keys))]
+
+
+def forget_scores(run: Run) -> None:
+    """Judge anew: what was scored before were other voxels."""
+    run.scores, run.best, run.best_weights = [], None, {}
+
+
 def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     """Put a run back to where its checkpoint was taken.
 
@@ -171,12 +200,15 @@ def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {"module": {}, "averaged": {}, "optimizer": {}}
     for key, tensor in checkpoint.state.items():
         part, _, name = key.partition(".")
-        parts[part][name] = tensor
+        if part in parts:
+            parts[part][name] = tensor
     run.module.load_state_dict(parts["module"])
     run.averaged.load_state_dict(parts["averaged"])
     for name in COUNTERS:
-        setattr(run, name, checkpoint.progress[name])
+        # A file of an earlier version knows fewer.
+        setattr(run, name, checkpoint.progress.get(name, getattr(run, name)))
     run.scores = list(run.scores)
+    run.belief = checkpoint.belief
     if best := checkpoint.progress["best"]:
         run.best = Score(**best | {"iou": tuple(best["iou"]), "belief": checkpoint.belief})
         run.best_weights = checkpoint.weights

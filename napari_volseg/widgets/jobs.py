@@ -7,6 +7,7 @@ an earlier run, not after a cancel, not after ``shutdown``.
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +31,21 @@ class _Refusal:
 
 
 def training_or_prediction(
-    function: Callable[..., Iterator[Any]], args: tuple[Any, ...]
-) -> Generator[Any, Any, None]:
-    """Run the generator; napari's close dialog shows this function's name."""
+    function: Callable[..., Any], args: tuple[Any, ...], inbox: deque[Any]
+) -> Generator[Any, None, None]:
+    """Run the generator; napari's close dialog shows this function's name.
+
+    Sent into it is what is in the inbox, one thing at each yield. (A worker's own ``send``
+    has room for one thing only, and the next one takes its place.)
+    """
+    work = function(*args)
     try:
-        yield from function(*args)
+        event = next(work)
+        while True:
+            yield event
+            event = work.send(inbox.popleft()) if inbox else next(work)
+    except StopIteration:
+        return
     except InputError as error:
         yield _Refusal(str(error))
 
@@ -61,7 +72,7 @@ class Job(QObject):
         self._run = 0
         self._worker: GeneratorWorker | None = None
         self._heard = False
-        self._to_send: Any = None
+        self._inbox: deque[Any] = deque()
         self._pause_wanted = False
 
     @property
@@ -90,21 +101,22 @@ class Job(QObject):
         if self._worker is not None:
             raise RuntimeError("this job runs already")
         self._run += 1
-        self._heard, self._to_send, self._pause_wanted = False, None, False
-        worker = create_worker(training_or_prediction, function, args, _start_thread=False)
+        self._heard, self._inbox, self._pause_wanted = False, deque(), False
+        worker = create_worker(
+            training_or_prediction, function, args, self._inbox, _start_thread=False
+        )
         worker.yielded.connect(partial(self._on_yielded, self._run))
         worker.paused.connect(partial(self._on_paused, worker))
         worker.finished.connect(partial(self._on_finished, worker))
         self._worker = worker
         worker.start()
 
-    def send(self, value: Any) -> None:
-        """Send a value into the generator, at its next yield."""
-        # A generator that has not started accepts None only.
-        if self._worker is not None and self._heard:
-            self._worker.send(value)
+    def send(self, value: Any, *, first: bool = False) -> None:
+        """Send a value into the generator: one at each yield, in order, or this one first."""
+        if first:
+            self._inbox.appendleft(value)
         else:
-            self._to_send = value
+            self._inbox.append(value)
 
     def pause(self) -> None:
         """Hold the generator after its next yield."""
@@ -128,9 +140,6 @@ class Job(QObject):
         if run != self._run:
             return
         self._heard = True
-        if self._to_send is not None and self._worker is not None:
-            self._worker.send(self._to_send)
-            self._to_send = None
         if isinstance(event, _Refusal):
             self.refused.emit(event.message)
         else:

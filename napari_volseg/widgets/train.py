@@ -9,7 +9,8 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.jobs import Job
-from napari_volseg.widgets.parts import DOT, button, column, duration, label, named, row, say
+from napari_volseg.widgets.live_paint import LivePaint
+from napari_volseg.widgets.parts import DOT, button, column, count, duration, label, named, row, say
 from napari_volseg.widgets.plot import TrainingPlot
 from napari_volseg.widgets.preview import LivePreview
 from napari_volseg.widgets.session import Model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
+    from napari_volseg.widgets.undo import Undo
 
 REDRAW_MS = 2000
 """Between updates of curves and figures: where OpenGL is software, each holds up the window
@@ -49,7 +51,9 @@ def why_not_train(session: Session) -> str:
 class TrainStep(QWidget):
     """Train, pause, stop; curves, speed, time left, device and memory."""
 
-    def __init__(self, session: Session, background: Background, memory: Memory) -> None:
+    def __init__(
+        self, session: Session, undo: Undo, background: Background, memory: Memory
+    ) -> None:
         super().__init__()
         self._session = session
         self.job = Job(self)
@@ -62,6 +66,7 @@ class TrainStep(QWidget):
         self._stopping = False
         self._settings = TrainingSettings(background, memory)
         self._preview = LivePreview(session, memory, self.job.send)
+        self._paint = LivePaint(undo, memory, self.job.send)
         self._build()
         self._redraw = QTimer(self)
         self._redraw.setInterval(REDRAW_MS)
@@ -99,6 +104,7 @@ class TrainStep(QWidget):
                 self._settings,
                 self._afresh,
                 row(self._train, self._pause, self._stop, stretch=0),
+                self._paint,
                 self._preview,
                 self._reason,
                 self._status,
@@ -131,6 +137,7 @@ class TrainStep(QWidget):
         self._plot.clear()
         self._plot.show()
         self._preview.start()
+        self._paint.start(annotation)
         resume = self._model_to_go_on_from(config, volume.channels)
         self.job.start(train_on, volume, annotation.data.copy(), session.classes, config, resume)
         self._redraw.start()
@@ -150,7 +157,7 @@ class TrainStep(QWidget):
         if self.job.heard:
             from napari_volseg.training.events import Command
 
-            self.job.send(Command.STOP)
+            self.job.send(Command.STOP, first=True)
             self.job.resume()
         else:
             self.job.cancel()
@@ -168,7 +175,7 @@ class TrainStep(QWidget):
 
     def _on_progress(self, progress: Progress) -> None:
         self._last = progress
-        # A request now would take the place of a Stop that is still on its way.
+        self._paint.hear(progress)
         if not self._stopping:
             self._preview.hear(progress)
         minutes = progress.seconds / 60
@@ -189,6 +196,7 @@ class TrainStep(QWidget):
 
     def _on_ended(self) -> None:
         self._redraw.stop()
+        self._paint.end()
         self._session.set_busy("")
         self._show_progress()
         last = self._last
@@ -197,7 +205,9 @@ class TrainStep(QWidget):
             return
         score = last.checkpoint.score
         found = "" if score is None else f" Held-out IoU {score:.2f}."
-        say(self._status, f"Trained for {duration(last.seconds)}.{found} Next: Predict.")
+        voxels = count(sum(last.checkpoint.progress.get("counts", ())))
+        trained = f"Trained for {duration(last.seconds)} on {voxels} painted voxels."
+        say(self._status, f"{trained}{found} Next: Predict.")
 
     def _show_state(self) -> None:
         running = self.job.running
@@ -228,7 +238,7 @@ class TrainStep(QWidget):
         parts = [last.device, f"{last.memory_bytes / 1e9:.1f} GB"]
         if last.step:
             parts.append(f"{last.steps_per_second:.1f} steps/s")
-        if last.note:
+        if last.note and last.labels is None:
             parts.append(last.note)
         say(self._machine, DOT.join(parts))
         model = self._session.model
@@ -239,4 +249,5 @@ class TrainStep(QWidget):
         """End the thread at its next step, and drop what it still says."""
         self._redraw.stop()
         self._preview.shutdown()
+        self._paint.shutdown()
         self.job.shutdown()

@@ -56,9 +56,12 @@ class Undo(QObject):
     -------
     changed(object)
         There is more or less to undo in this layer.
+    put(object, object)
+        In this layer there are other labels now, where the patches of this act are.
     """
 
     changed = Signal(object)
+    put = Signal(object, object)
 
     def __init__(self, session: Session, background: Background, parent: QObject) -> None:
         super().__init__(parent)
@@ -184,6 +187,7 @@ class Undo(QObject):
             self._session.set_painted(layer, self._session.painted)
         layer.refresh()
         self._keep(layer, history)
+        self.put.emit(layer, act)
         viewer = self._session.viewer
         place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
         viewer.status = f"{verb}: {act.name}{place}"
@@ -247,6 +251,7 @@ class Undo(QObject):
     def _record(self, layer: Labels, back: Act) -> None:
         if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:
             self._keep(layer, history_of(layer).done(back))
+            self.put.emit(layer, back)
 
 
 @contextmanager

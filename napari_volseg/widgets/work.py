@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_volseg.review.suggest import Suggestion, UncertaintyMap
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.object_config import ObjectConfig
-    from napari_volseg.training.events import Command, PreviewRequest, Progress
+    from napari_volseg.training.events import Message, Progress
 
     # Labels (Z, Y, X), the classes of those that have a name, and the name of the layer.
     GivenMask = tuple[Any, Sequence[LabelClass], str]
@@ -43,7 +43,7 @@ def train_on(
     classes: Sequence[LabelClass],
     config: TrainingConfig,
     resume: Checkpoint | None,
-) -> Generator[Progress, Command | PreviewRequest | None, None]:
+) -> Generator[Progress, Message | None, None]:
     """Train on one annotated volume; classes without paint are left out.
 
     Raises

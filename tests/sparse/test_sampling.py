@@ -10,7 +10,7 @@ from napari_volseg.data.annotation import Annotation, Case, LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.pool import build_pool, choose_held_out, slice_axes
+from napari_volseg.sparse.pool import build_pool, slice_axes, to_target
 from napari_volseg.sparse.sampling import PatchPlan, sample_batch
 from napari_volseg.sparse.stage import IGNORE
 
@@ -137,9 +137,11 @@ def test_same_generator_same_batch():
 )  # fmt: skip
 def test_held_out_voxels_are_labeled_ones_and_no_class_goes_untrained(seed, part, classes, density):
     random = np.random.default_rng(seed)
-    target = random.integers(0, classes, (24, 40, 40)).astype(np.int16)
-    target[random.random(target.shape) > density] = IGNORE
-    held = choose_held_out(target, classes, part, (2.0, 1.0, 1.0), random)
+    labels = random.integers(1, classes + 1, (24, 40, 40)).astype(np.uint8)
+    labels[random.random(labels.shape) > density] = 0
+    case = Case(Volume(np.zeros((1, 24, 40, 40)), (2.0, 1.0, 1.0)), Annotation(labels))
+    pool = build_pool([case], TrainingConfig(held_out=part, seed=seed), CPU)
+    target, held = to_target(labels, pool.class_ids), pool.cases[0].held_out
     kept = held != IGNORE
     np.testing.assert_array_equal(held[kept], target[kept])
     painted = set(np.unique(target)) - {IGNORE}

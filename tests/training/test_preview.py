@@ -90,7 +90,7 @@ def test_what_goes_on_from_a_trained_network_is_no_instant_answer():
 def test_the_end_of_a_stage_is_scored_unless_that_takes_long(spent, due):
     module = torch.nn.Identity()
     budget = Budget((0, 0), 60.0, (0.1, 0.9))
-    run = Run(module, module, stage=1, seconds=8.0, scoring_seconds=spent, scores=[0.5] * 9)
+    run = Run(module, module, stage=1, seconds=8.0, scoring_seconds=spent, scored=9)
     assert budget.score_due(run) is due
     run.stage_step = 1
     assert not budget.score_due(run)

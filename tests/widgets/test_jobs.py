@@ -86,6 +86,36 @@ def test_what_is_sent_before_the_first_event_arrives_with_it(job, heard):
     assert heard[-2] == "got stop"
 
 
+def test_all_that_is_sent_arrives_in_order_but_for_what_is_to_come_first(job, heard):
+    arrived = []
+
+    def listen():
+        while len(arrived) < 4:
+            sent = yield len(arrived)
+            if sent is not None:
+                arrived.append(sent)
+            time.sleep(0.002)
+
+    job.start(listen)
+    for number in range(3):
+        job.send(number)
+    job.send("stop", first=True)
+    wait_until(lambda: ended(heard), "the job ends")
+    assert arrived == ["stop", 0, 1, 2]
+
+
+def test_what_is_sent_to_one_that_is_over_is_no_error(job, heard):
+    def two():
+        yield 1
+        yield 2
+
+    job.start(two)
+    for number in range(9):
+        job.send(number)
+    wait_until(lambda: ended(heard), "the job ends")
+    assert heard == [1, 2, "ended"]
+
+
 def test_a_job_runs_once_at_a_time(job, heard):
     counter = Counter()
     job.start(counter.run)
