@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,8 @@ from scipy.special import entr
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_volseg.review.suggest import UncertaintyMap
 
 
 def normalized_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -26,3 +29,12 @@ def normalized_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32
     """
     entropy: NDArray[np.float32] = entr(probabilities).sum(axis=0, dtype=np.float32)
     return entropy / np.float32(np.log(max(len(probabilities), 2)))
+
+
+def slice_confidence(uncertainty: UncertaintyMap, axis: int) -> NDArray[np.float64]:
+    """Return the mean confidence (slices,) of each slice across an axis.
+
+    Confidence is 1 minus the ``normalized_entropy``: 1 is sure, 0 a mere guess.
+    """
+    area = math.prod(uncertainty.shape) // uncertainty.shape[axis]
+    return 1 - uncertainty.entropy[axis] / area

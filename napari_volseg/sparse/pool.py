@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_volseg.data.intensity import (
     standardize,
 )
 from napari_volseg.data.tiles import Region, read_block
+from napari_volseg.sparse.places import HeldOutPlaces, locate_held_out, slice_axes
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
@@ -64,6 +66,11 @@ class PoolCase:
     voxels: tuple[NDArray[np.int32], ...] = field(repr=False)
     axes: tuple[NDArray[np.int8], ...] = field(repr=False)
     standardized: Tensor | None = field(default=None, repr=False)
+
+    @cached_property
+    def places(self) -> HeldOutPlaces:
+        """Where the held-out voxels are; found when it is first asked for."""
+        return locate_held_out(self.target, self.held_out, self.volume.spacing)
 
     def read(self, region: Region) -> Tensor:
         """Return the standardized image of a region inside the volume, float32 (C, z, y, x)."""
@@ -140,6 +147,7 @@ def build_pool(cases: Sequence[Case], config: TrainingConfig, device: torch.devi
     prepared = []
     for case, intensity in zip(cases, intensities, strict=True):
         target = to_target(case.annotation.labels, class_ids)
+        painted = target != IGNORE
         spacing = case.volume.spacing
         held = choose_held_out(target, len(class_ids), config.held_out, spacing, random)
         trained = np.where(held == IGNORE, target, np.int16(IGNORE))
@@ -151,29 +159,12 @@ def build_pool(cases: Sequence[Case], config: TrainingConfig, device: torch.devi
                 target=trained,
                 held_out=held,
                 voxels=voxels,
-                axes=tuple(slice_axes(target, positions) for positions in voxels),
+                axes=tuple(slice_axes(painted, positions) for positions in voxels),
                 standardized=standardized_if_small(case.volume, intensity),
             )
         )
     counts = tuple(sum(len(case.voxels[k]) for case in prepared) for k in range(len(class_ids)))
     return Pool(tuple(prepared), class_ids, counts, device)
-
-
-def slice_axes(target: NDArray[np.int16], positions: NDArray[np.int32]) -> NDArray[np.int8]:
-    """Tell for labeled voxels (N, 3) which axis the slice that they were painted on is across.
-
-    It is the axis along which the fewest neighbors are labeled too; the first of equals.
-    """
-    neighbors = np.zeros((3, len(positions)), dtype=np.int8)
-    for axis in range(3):
-        for step in (-1, 1):
-            beside = positions.copy()
-            beside[:, axis] += step
-            inside = (beside[:, axis] >= 0) & (beside[:, axis] < target.shape[axis])
-            beside[:, axis] = beside[:, axis].clip(0, target.shape[axis] - 1)
-            neighbors[axis] += inside & (target[tuple(beside.T)] != IGNORE)
-    axes: NDArray[np.int8] = neighbors.argmin(0).astype(np.int8)
-    return axes
 
 
 def check_cases(cases: Sequence[Case]) -> None:
