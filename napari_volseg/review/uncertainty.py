@@ -9,6 +9,8 @@ import numpy as np
 from scipy.special import entr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_volseg.review.suggest import UncertaintyMap
@@ -38,3 +40,28 @@ def slice_confidence(uncertainty: UncertaintyMap, axis: int) -> NDArray[np.float
     """
     area = math.prod(uncertainty.shape) // uncertainty.shape[axis]
     return 1 - uncertainty.entropy[axis] / area
+
+
+def doubt_between(uncertainty: UncertaintyMap, painted: Sequence[tuple[int, int]]) -> float | None:
+    """Tell how many times as unsure a prediction is elsewhere as on painted slices.
+
+    It is what a network thinks of itself, and needs no paint to be held out.
+
+    Parameters
+    ----------
+    painted : sequence of (axis, index)
+        What the network was trained on.
+
+    Returns
+    -------
+    float or None
+        None if nothing is painted, or nothing is unsure there.
+    """
+    total, shape = uncertainty.entropy, uncertainty.shape
+    on = sum(float(total[axis][index]) for axis, index in painted)
+    voxels = sum(math.prod(shape) // shape[axis] for axis, _ in painted)
+    # Where slices cross, voxels count twice: they are few.
+    rest, elsewhere = float(total[0].sum()) - on, math.prod(shape) - voxels
+    if on <= 0 or elsewhere <= 0:
+        return None
+    return (rest / elsewhere) / (on / voxels)

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QWidget
 
 from napari_volseg.review.reliability import held_out_figures, reliability_advice
+from napari_volseg.review.uncertainty import doubt_between
 from napari_volseg.widgets.parts import column, label, say
 
 if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
+
+DOUBT = 1.5
+"""Times as unsure between painted slices as on them of which a user should know."""
 
 
 class ReliabilityPanel(QWidget):
@@ -28,7 +32,17 @@ class ReliabilityPanel(QWidget):
         )
         self._advice = label(role="warning", name="where the model is not reliable")
         column(self, [self._figures, self._advice])
+        self._doubt: float | None = None
         session.changed.model.connect(self._show)
+        session.changed.uncertainty.connect(self._on_uncertainty)
+        self._show()
+
+    def _on_uncertainty(self) -> None:
+        """Compare slices painted by now, not those that will be painted for being unsure."""
+        uncertainty, painted = self._session.uncertainty, self._session.painted
+        self._doubt = None
+        if uncertainty is not None:
+            self._doubt = doubt_between(uncertainty, [(s.axis, s.index) for s in painted.slices])
         self._show()
 
     def _show(self) -> None:
@@ -38,4 +52,10 @@ class ReliabilityPanel(QWidget):
             say(self._advice, "")
             return
         say(self._figures, held_out_figures(model.checkpoint))
-        say(self._advice, "\n".join(reliability_advice(model.checkpoint)))
+        advice = reliability_advice(model.checkpoint)
+        if self._doubt is not None and self._doubt > DOUBT:
+            advice += (
+                f"The model itself is {self._doubt:.1f} times as unsure between your slices as on "
+                "them.",
+            )
+        say(self._advice, "\n".join(advice))

@@ -84,7 +84,10 @@ def test_a_class_of_one_slice_does_not_widen_the_interval():
 
 @pytest.fixture
 def pool():
-    """Two slices across each other, of which one loses its far end to the held-out voxels."""
+    """Two slices across each other, of which one loses its far end to the held-out voxels.
+
+    Twice the same volume, and between them one of which nothing is held out.
+    """
     labels = np.zeros((16, 40, 40), np.uint8)
     labels[2], labels[:, 20] = 1, 1
     labels[2, :, 10:30] = labels[:, 20, 10:30] = 2
@@ -93,15 +96,12 @@ def pool():
     target = made.cases[0].target
     held = np.zeros(labels.shape, bool)
     held[2, :6], held[10:, 20] = True, True
-    cases = [
-        replace(
-            made.cases[0],
-            target=np.where(held, IGNORE, target).astype(np.int16),
-            held_out=np.where(held, target, IGNORE).astype(np.int16),
-        ),
-        made.cases[1],
-    ]
-    return replace(made, cases=tuple(cases))
+    judged = replace(
+        made.cases[0],
+        target=np.where(held, IGNORE, target).astype(np.int16),
+        held_out=np.where(held, target, IGNORE).astype(np.int16),
+    )
+    return replace(made, cases=(judged, made.cases[1], judged))
 
 
 def test_a_network_that_is_good_near_paint_only_is_found_out(pool, monkeypatch):
@@ -126,6 +126,6 @@ def test_a_network_that_is_good_near_paint_only_is_found_out(pool, monkeypatch):
     far = (z >= 10) & (z - 9 > places.reach)
     np.testing.assert_array_equal(places.far & (z > 2), far)
     assert evidence.views == pytest.approx((1.0, 0.5, None))
-    assert evidence.slices == 2
+    assert evidence.slices == 4
     assert evidence.near > 0.85 > 0.6 > evidence.far
     assert asdict(score)["evidence"] == asdict(evidence)

@@ -11,6 +11,7 @@ from qtpy.QtTest import QTest
 
 from napari_volseg.inference.predict import predict
 from napari_volseg.models.evidence import Evidence
+from napari_volseg.review.suggest import empty_map
 from napari_volseg.review.uncertainty import normalized_entropy
 from napari_volseg.widgets.layers import noted, show_slice, turn, visible_slice
 from napari_volseg.widgets.session import Model
@@ -93,12 +94,14 @@ def test_a_layer_deleted_by_hand_is_not_wanted_any_more(viewer, trained):
     assert uncertainty_layer(viewer) is None
 
 
-def test_the_layer_goes_with_its_prediction_and_comes_with_the_next(viewer, trained):
+def test_the_layer_goes_with_its_prediction_and_comes_with_the_next(viewer, trained, entropy):
     press(trained, "show uncertainty")
     predict_all(trained)
     first = uncertainty_layer(viewer)
+    first.data[:] = 7
     predict_all(trained)
     assert uncertainty_layer(viewer) is first, "one layer for all predictions"
+    np.testing.assert_allclose(first.data / 255, entropy, atol=0.01)
     viewer.layers.remove(trained.session.prediction)
     assert uncertainty_layer(viewer) is None
     predict_all(trained)
@@ -176,6 +179,16 @@ def test_review_tells_where_the_model_is_not_reliable(trained, model):
     assert figures.isVisible() and advice.isVisible()
     assert "0.80 ± 0.03 · near paint 0.86 · far from paint 0.70 !" in figures.text()
     assert "unreliable between them" in advice.text()
+    assert "The model itself" not in advice.text()
+    uncertainty = empty_map((24, 48, 52), (1.0, 1.0, 1.0), 2)
+    unsure_except_where_painted = uncertainty.entropy[0]
+    unsure_except_where_painted += 1000.0
+    unsure_except_where_painted[12] = 400.0
+    uncertainty.entropy[1][:] = uncertainty.entropy[2][:] = 200.0
+    trained.session.set_uncertainty(uncertainty)
+    assert "The model itself is 2.5 times as unsure between your slices" in advice.text()
+    trained.session.set_uncertainty(None)
+    assert "The model itself" not in advice.text()
     good = replace(evidence, far=0.85)
     trained.session.set_model(Model(replace(model.checkpoint, evidence=good), "kidney"))
     assert figures.isVisible() and not advice.isVisible()
