@@ -137,6 +137,8 @@ def test_train_saves_a_model_with_its_settings(run, case, tmp_path):
     assert document["model"] == str(output)
     assert document["steps"] == 4
     assert document["interrupted"] is False
+    assert document["held_out"]["views"].keys() == {"xy", "xz", "yz"}
+    assert document["held_out"]["unit"] == "micrometer"
     assert "training" in err
     checkpoint = load_model(output)
     assert checkpoint.step == 4

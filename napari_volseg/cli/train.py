@@ -10,6 +10,7 @@ from napari_volseg.data.annotation import UNLABELED, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import holds_zero, read_annotation, read_volume
 from napari_volseg.models.checkpoint import config_from_json, load_model, save_model
+from napari_volseg.review.reliability import evidence_json, held_out_figures, reliability_advice
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training.events import Command, Progress
 from napari_volseg.training.loop import train
@@ -40,19 +41,20 @@ class Trained:
             "seconds": round(self.checkpoint.seconds, 3),
             "loss": self.loss,
             "held_out_iou": self.checkpoint.score,
+            "held_out": evidence_json(self.checkpoint),
             "classes": {str(c.id): c.name for c in self.checkpoint.classes},
             "device": self.device,
             "interrupted": self.interrupted,
         }
 
     def __str__(self) -> str:
-        score = self.checkpoint.score
-        return (
+        what = (
             f"{self.path}: {self.checkpoint.model}, "
             f"{'stopped after ' if self.interrupted else ''}{self.checkpoint.step} steps, "
-            f"{self.checkpoint.seconds:.0f} s, "
-            f"held-out IoU {'unknown' if score is None else f'{score:.3f}'}"
+            f"{self.checkpoint.seconds:.0f} s"
         )
+        figures = held_out_figures(self.checkpoint) or "held-out IoU unknown"
+        return "\n".join([what, figures, *reliability_advice(self.checkpoint)])
 
 
 def read_cases(files: Sequence[Path], unlabeled: int) -> list[Case]:

@@ -42,6 +42,13 @@ _SPELLINGS = {
     "inches": "inch",
 }
 
+_SHORT = {"micrometer": "µm", "millimeter": "mm", "nanometer": "nm", PIXEL: "px"}
+
+
+def short_unit(unit: str) -> str:
+    """Return the usual abbreviation of a unit of length, where it has one."""
+    return _SHORT.get(unit, unit)
+
 
 def normalize_unit(text: str | None) -> str:
     """Return the name that pint knows for a unit of length, "pixel" for anything else.

@@ -15,6 +15,7 @@ from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity, Intensity
 from napari_volseg.models.belief import Belief
+from napari_volseg.models.evidence import Evidence
 from napari_volseg.models.registry import get_network
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Checkpoint:
         Empty in a file that only predicts.
     progress : mapping
         Plain values that belong to ``state``.
+    evidence : Evidence
+        What else the held-out voxels tell than ``score``.
     """
 
     model: str
@@ -80,6 +83,7 @@ class Checkpoint:
     weights: Mapping[str, Tensor] = field(repr=False)
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    evidence: Evidence = Evidence()  # noqa: RUF009 - it is frozen
 
     @property
     def class_ids(self) -> tuple[int, ...]:
@@ -133,6 +137,7 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "score": checkpoint.score,
         "iou": checkpoint.iou,
         "belief": asdict(checkpoint.belief),
+        "evidence": asdict(checkpoint.evidence),
         "progress": dict(checkpoint.progress),
     }
     with replacing(Path(path)) as temporary:
@@ -183,4 +188,5 @@ def load_model(path: str | Path) -> Checkpoint:
         weights=parts["weights"],
         state=parts["state"],
         progress=document["progress"],
+        evidence=config_from_json(Evidence, document["evidence"]),
     )

@@ -18,21 +18,19 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, Annotation, Case
+from napari_volseg.data.cells import Triple, cells_along, choose_cell, join_cells
 from napari_volseg.data.errors import InputError
 from napari_volseg.inference.predict import predict
 from napari_volseg.review.uncertainty import normalized_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.models.checkpoint import Checkpoint
-
-    Triple = tuple[int, int, int]
 
 MOST_CELLS = 2**16
 """Cells of an ``UncertaintyMap``: 40 along each edge of a cube, four to ``REACH``, on whose scale
@@ -109,6 +107,8 @@ class UncertaintyMap:
         Sum over a cell of the doubt times the probability of each class.
     voxels : float64 (K,)
         Sum of the probabilities of each class.
+    entropy : tuple of float64 (slices,)
+        Sum of the ``normalized_entropy`` over each slice, axis by axis.
     """
 
     shape: Triple
@@ -116,6 +116,7 @@ class UncertaintyMap:
     cell: Triple
     doubt: NDArray[np.float32] = field(repr=False)
     voxels: NDArray[np.float64] = field(repr=False)
+    entropy: tuple[NDArray[np.float64], ...] = field(repr=False)
 
 
 def suggest(
@@ -170,22 +171,15 @@ def empty_map(shape: Triple, spacing: tuple[float, float, float], n_classes: int
     n_classes : int
         Of the predictions.
     """
-    cell = [1, 1, 1]
-
-    def cells() -> list[int]:
-        return [-(-n // c) for n, c in zip(shape, cell, strict=True)]
-
-    while math.prod(cells()) > MOST_CELLS:
-        # Cells become as cubic in space as doubling can make them.
-        axis = min((a for a in range(3) if cell[a] < shape[a]), key=lambda a: cell[a] * spacing[a])
-        cell[axis] *= 2
-    doubt = np.zeros((n_classes, *cells()), np.float32)
-    return UncertaintyMap(shape, spacing, (cell[0], cell[1], cell[2]), doubt, np.zeros(n_classes))
+    cell = choose_cell(shape, spacing, MOST_CELLS)
+    doubt = np.zeros((n_classes, *cells_along(shape, cell)), np.float32)
+    entropy = tuple(np.zeros(n) for n in shape)
+    return UncertaintyMap(shape, spacing, cell, doubt, np.zeros(n_classes), entropy)
 
 
 def add_region(
     uncertainty: UncertaintyMap, region: Region, probabilities: NDArray[np.float32]
-) -> None:
+) -> NDArray[np.float32]:
     """Add what was predicted of a region to a map; every voxel is to be added once.
 
     Parameters
@@ -196,16 +190,26 @@ def add_region(
         Inside the volume.
     probabilities : float32 (K, z, y, x)
         Sum to 1 over the classes.
+
+    Returns
+    -------
+    float32 (z, y, x)
+        The ``normalized_entropy`` of the region.
     """
-    doubt = probabilities * (normalized_entropy(probabilities) + np.float32(NEVER_SURE))
+    entropy = normalized_entropy(probabilities)
+    doubt = probabilities * (entropy + np.float32(NEVER_SURE))
     cells = tuple(
         slice(r.start // c, (r.stop - 1) // c + 1)
         for r, c in zip(region, uncertainty.cell, strict=True)
     )
-    uncertainty.doubt[(slice(None), *cells)] += _join_cells(
+    uncertainty.doubt[(slice(None), *cells)] += join_cells(
         doubt, [r.start for r in region], uncertainty.cell, np.add
     )
     uncertainty.voxels[:] += probabilities.sum(axis=(1, 2, 3), dtype=np.float64)
+    for axis, (of_slices, side) in enumerate(zip(uncertainty.entropy, region, strict=True)):
+        others = tuple(a for a in range(3) if a != axis)
+        of_slices[side] += entropy.sum(axis=others, dtype=np.float64)
+    return entropy
 
 
 def rank_slices(
@@ -288,7 +292,7 @@ def known_from_paint(
     cells = uncertainty.doubt.shape[1:]
     if annotation is None or not annotation.labels.any():
         return np.zeros(cells, np.float32), [np.zeros(cells, np.float32) for _ in range(3)]
-    joined = _join_cells(annotation.labels[None], (0, 0, 0), uncertainty.cell, np.maximum)
+    joined = join_cells(annotation.labels[None], (0, 0, 0), uncertainty.cell, np.maximum)
     unpainted = joined[0] == UNLABELED
     edges = np.multiply(uncertainty.cell, uncertainty.spacing)
 
@@ -371,14 +375,3 @@ def _middles(uncertainty: UncertaintyMap, axis: int) -> list[float]:
     """Middle of each layer of cells across an axis, in voxels."""
     size, cell = uncertainty.shape[axis], uncertainty.cell[axis]
     return [(start + min(start + cell, size) - 1) / 2 for start in range(0, size, cell)]
-
-
-def _join_cells(
-    values: NDArray[Any], starts: Sequence[int], cell: Triple, join: np.ufunc
-) -> NDArray[Any]:
-    """Join the values (C, z, y, x) in each cell; they begin at voxel ``starts`` of the volume."""
-    for axis, (start, width) in enumerate(zip(starts, cell, strict=True), start=1):
-        if width > 1:
-            cells = np.arange(start, start + values.shape[axis]) // width
-            values = join.reduceat(values, np.flatnonzero(np.diff(cells, prepend=-1)), axis=axis)
-    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from napari_volseg.data.intensity import (
 )
 from napari_volseg.data.tiles import Region, read_block
 from napari_volseg.sparse.hold_out import Blocks, empty_blocks, share_out
+from napari_volseg.sparse.places import HeldOutPlaces, locate_held_out, slice_axes
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
@@ -67,6 +69,11 @@ class PoolCase:
     blocks: Blocks = field(repr=False)
     standardized: Tensor | None = field(default=None, repr=False)
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def places(self) -> HeldOutPlaces:
+        """Where the held-out voxels are; found when it is first asked for."""
+        return locate_held_out(self.target, self.held_out, self.volume.spacing)
 
     def read(self, region: Region) -> Tensor:
         """Return the standardized image of a region inside the volume, float32 (C, z, y, x)."""
@@ -160,7 +167,7 @@ def build_pool(
         blocks = share_out(blocks, blocks.count(positions, classes), config.held_out, random)
         out = blocks.held_out(positions)
         voxels = tuple(positions[(classes == k) & ~out] for k in range(len(class_ids)))
-        axes = tuple(slice_axes(target, found) for found in voxels)
+        axes = tuple(slice_axes(case.annotation.labels, found) for found in voxels)
         held = np.full_like(target, IGNORE)
         held[tuple(positions[out].T)] = classes[out]
         target[tuple(positions[out].T)] = IGNORE
@@ -183,25 +190,6 @@ def pool_of(cases: Sequence[PoolCase], class_ids: tuple[int, ...], device: torch
     """Put cases together, and count what there is to train on."""
     counts = tuple(sum(len(case.voxels[k]) for case in cases) for k in range(len(class_ids)))
     return Pool(tuple(cases), class_ids, counts, device)
-
-
-def slice_axes(
-    target: NDArray[np.integer], positions: NDArray[np.int32], unlabeled: int = IGNORE
-) -> NDArray[np.int8]:
-    """Tell for labeled voxels (N, 3) which axis the slice that they were painted on is across.
-
-    It is the axis along which the fewest neighbors are labeled too; the first of equals.
-    """
-    neighbors = np.zeros((3, len(positions)), dtype=np.int8)
-    for axis in range(3):
-        for step in (-1, 1):
-            beside = positions.copy()
-            beside[:, axis] += step
-            inside = (beside[:, axis] >= 0) & (beside[:, axis] < target.shape[axis])
-            beside[:, axis] = beside[:, axis].clip(0, target.shape[axis] - 1)
-            neighbors[axis] += inside & (target[tuple(beside.T)] != unlabeled)
-    axes: NDArray[np.int8] = neighbors.argmin(0).astype(np.int8)
-    return axes
 
 
 def check_cases(cases: Sequence[Case]) -> None:

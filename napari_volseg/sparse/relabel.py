@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
 from napari_volseg.sparse.hold_out import share_out
-from napari_volseg.sparse.pool import pool_of, slice_axes, to_target
+from napari_volseg.sparse.places import slice_axes
+from napari_volseg.sparse.pool import pool_of, to_target
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
@@ -134,4 +134,4 @@ def _merge(
     left[np.searchsorted(flat, gone)] = False
     at = np.searchsorted(flat[left], come)
     voxels = np.insert(case.voxels[k][left], at, places, axis=0)
-    return voxels, np.insert(case.axes[k][left], at, slice_axes(labels, places, UNLABELED))
+    return voxels, np.insert(case.axes[k][left], at, slice_axes(labels, places))

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from napari_volseg.models.belief import Belief
+from napari_volseg.models.evidence import Evidence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,12 +89,16 @@ class Score:
     belief : Belief
         What to make of the network's opinions, by these voxels; the other figures are
         with it.
+    evidence : Evidence
+        What the mean hides: how it differs between slices, near and far from paint, and
+        between orientations.
     """
 
     iou: tuple[float | None, ...]
     mean_foreground_iou: float
     standard_error: float
     belief: Belief = Belief()  # noqa: RUF009 - it is frozen
+    evidence: Evidence = Evidence()  # noqa: RUF009 - it is frozen
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,12 @@ from napari_volseg.inference.predict import class_opinions, plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
+from napari_volseg.training.evidence import (
+    class_iou,
+    class_union,
+    counted_classes,
+    weigh_evidence,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,10 +41,14 @@ def score_held_out(
     Score or None
         None if no voxel is held out.
     """
-    found, truth, seen = [], [], []
+    cases = [case for case in pool.cases if (case.held_out != IGNORE).any()]
+    if not cases:
+        return None
+    found, truth, seen, places = [], [], [], []
+    n_slices = 0
     random = torch.Generator().manual_seed(0)
     module.eval()
-    for case in pool.cases:
+    for case in cases:
         held_out = case.held_out
         every = plan_tiles(architecture.walk(config, case.volume.shape), case.volume.shape)
         tiles = [tile for tile in every if (held_out[tile.write] != IGNORE).any()]
@@ -50,30 +60,46 @@ def score_held_out(
             labeled = target != IGNORE
             found.append(opinions[:, :, labeled.to(pool.device)].cpu())
             truth.append(target[labeled].long())
+            at = case.places.find(region, labeled.numpy())
+            places.append(2 * (n_slices + case.places.slice_of[at]) + case.places.far[at])
             some = torch.randint(target.numel(), (SEEN_VOXELS,), generator=random)
             seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
-    if not found:
-        return None
+        n_slices += len(case.places.slice_axes)
     opinions, classes = torch.cat(found, 2), torch.cat(truth)
     belief = fit_belief(opinions, classes, pool.counts, torch.cat(seen, 2))
-    pairs = classes * pool.n_classes + pool_opinions(opinions, belief).argmax(0)
-    confusion = pairs.bincount(minlength=pool.n_classes**2).reshape(pool.n_classes, -1)
-    score = score_of(confusion.numpy())
-    return score and replace(score, belief=belief)
+    answers = pool_opinions(opinions, belief).argmax(0).numpy()
+    shape = (n_slices, 2, pool.n_classes, pool.n_classes)
+    confusion = count_pairs(np.concatenate(places), classes.numpy(), answers, shape)
+    evidence = weigh_evidence(confusion, [case.places for case in cases])
+    score = score_of(confusion.sum((0, 1)))
+    return score and replace(score, belief=belief, evidence=evidence)
+
+
+def count_pairs(
+    places: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    found: NDArray[np.int64],
+    shape: tuple[int, int, int, int],
+) -> NDArray[np.int64]:
+    """Return confusion matrices, int64 (slices, near and far, truth, found) of that shape.
+
+    Parameters
+    ----------
+    places : int64 (N,)
+        Of each voxel, twice its slice, plus 1 where it is far.
+    classes, found : int64 (N,)
+        What it is, and what the network finds.
+    """
+    pairs = (places * shape[2] + classes) * shape[3] + found
+    return np.bincount(pairs, minlength=int(np.prod(shape))).reshape(shape)
 
 
 def score_of(confusion: NDArray[np.int64]) -> Score | None:
     """Intersection over union from a confusion matrix (truth, found), None if it is empty."""
     if not confusion.any():
         return None
-    overlap = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - overlap
-    present = confusion.sum(1) > 0
-    size = np.maximum(union, 1)
-    every = overlap / size
-    counted = present & (np.arange(len(union)) > 0)
-    if not counted.any():
-        counted = present
+    present, counted = confusion.sum(1) > 0, counted_classes(confusion)
+    every, size = class_iou(confusion), np.maximum(class_union(confusion), 1)
     # IoU is a proportion: of the union's voxels, how many overlap.
     variance = (every * (1 - every) / size)[counted]
     return Score(

@@ -14,6 +14,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import pooled_intensity
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
+from napari_volseg.models.evidence import Evidence
 from napari_volseg.training.events import Score
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def snapshot(
         weights=run.best_weights or copied(run.averaged.state_dict()),
         state=state,
         progress=progress,
+        evidence=run.best.evidence if run.best else Evidence(),
     )
 
 
@@ -210,7 +212,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     run.scores = list(run.scores)
     run.belief = checkpoint.belief
     if best := checkpoint.progress["best"]:
-        run.best = Score(**best | {"iou": tuple(best["iou"]), "belief": checkpoint.belief})
+        kept = {"belief": checkpoint.belief, "evidence": checkpoint.evidence}
+        run.best = Score(**best | {"iou": tuple(best["iou"])} | kept)
         run.best_weights = checkpoint.weights
     optimizer: dict[str, dict[str, Tensor]] = {}
     for key, tensor in parts["optimizer"].items():

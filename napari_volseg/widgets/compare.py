@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_volseg.data.annotation import BACKGROUND, VIEW_OF_AXIS
+from napari_volseg.data.units import short_unit
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.header import LayerChoice
 from napari_volseg.widgets.jobs import Job
@@ -42,7 +43,6 @@ from napari_volseg.widgets.parts import (
     row,
     say,
     short_table,
-    short_unit,
 )
 from napari_volseg.widgets.work import Compared, agreement_of, compare_masks, save_report
 

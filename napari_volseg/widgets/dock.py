@@ -8,6 +8,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_volseg.widgets.annotate import AnnotateStep
+from napari_volseg.widgets.confidence_strip import ConfidenceStrip
 from napari_volseg.widgets.files import LABEL_SUFFIXES, ask_where_to_save, say_saved
 from napari_volseg.widgets.header import Header
 from napari_volseg.widgets.jobs import Background
@@ -100,6 +101,9 @@ class VolSegDock(QWidget):
         for widget in (self.header, self._journaling, self._bar):
             outer.addWidget(widget)
         outer.addWidget(scroll, 1)
+        # At the bottom of the dock it is beside napari's slider, whatever the step.
+        self.strip = ConfidenceStrip(self.session)
+        outer.addWidget(self.strip)
 
     def _connect(self) -> None:
         changed = self.session.changed
@@ -177,6 +181,7 @@ class VolSegDock(QWidget):
         colors = theme_colors(self._viewer.theme)
         self.setStyleSheet(style_sheet(self._viewer.theme))
         self.train.set_colors(colors["background"], colors["text"])
+        self.strip.set_colors(colors)
 
     def shutdown(self) -> None:
         """Stop all work, write what is painted, let go of the viewer; the dock is done."""
@@ -188,6 +193,7 @@ class VolSegDock(QWidget):
         self.predict.shutdown()
         self.review.shutdown()
         self.annotate.stop()
+        self.strip.stop()
         self._scan.stop()
         self.undo.stop()
         self.session.close()

@@ -29,8 +29,8 @@ METADATA = "napari_volseg"
 """Key of ``layer.metadata`` under which all that is ours is kept, as a mapping."""
 
 ANNOTATION, PREDICTION, PREVIEW = "annotation", "prediction", "preview"
-PROPOSALS = "proposals"
-"""Roles that a labels layer is noted to have."""
+PROPOSALS, UNCERTAINTY = "proposals", "uncertainty"
+"""Roles that a layer is noted to have."""
 
 MAX_CLASSES = 32
 ANNOTATION_OPACITY = 0.6
@@ -227,6 +227,14 @@ def visible_slice(viewer: ViewerModel, layer: Layer) -> tuple[int, int] | None:
     axis = next(a for a in range(3) if a + first not in viewer.dims.displayed)
     index = int(np.round(_to_data(viewer, layer)[axis]))
     return (axis, index) if 0 <= index < layer.data.shape[axis] else None
+
+
+def region_on_view(viewer: ViewerModel, layer: Layer, region: Region) -> bool:
+    """Whether a region of a layer meets the slice on view; in 3D all of it is on view."""
+    if viewer.dims.ndisplay == 3:
+        return True
+    seen = visible_slice(viewer, layer)
+    return seen is not None and region[seen[0]].start <= seen[1] < region[seen[0]].stop
 
 
 def slice_on_view(viewer: ViewerModel, layer: Layer) -> tuple[int, int]:

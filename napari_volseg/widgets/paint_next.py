@@ -9,6 +9,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPainter, QPixmap
 from qtpy.QtWidgets import QToolButton, QWidget
 
+from napari_volseg.data.units import short_unit
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.layers import classes_of, show_slice, visible_slice
 from napari_volseg.widgets.parts import (
@@ -19,7 +20,6 @@ from napari_volseg.widgets.parts import (
     named,
     on_click,
     row,
-    short_unit,
 )
 from napari_volseg.widgets.slices import COMPLETE, TOUCHED
 from napari_volseg.widgets.work import SuggestedSlice, suggest_on

@@ -26,7 +26,6 @@ W = TypeVar("W", bound=QWidget)
 SPACING = 6
 PRIMARY_HEIGHT = 32
 DOT = " \N{MIDDLE DOT} "
-SHORT_UNITS = {"micrometer": "µm", "millimeter": "mm", "nanometer": "nm", "pixel": "px"}
 
 
 def named(widget: W, name: str, tip: str) -> W:
@@ -178,11 +177,6 @@ def _mixed(color: str, other: str, share: float) -> str:
 def count(number: int) -> str:
     """Write a count with separators that fit any locale, as "48 210"."""
     return f"{number:,}".replace(",", "\N{THIN SPACE}")
-
-
-def short_unit(unit: str) -> str:
-    """Return the usual abbreviation of a unit of length, where it has one."""
-    return SHORT_UNITS.get(unit, unit)
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from napari_volseg.widgets.files import (
     say_saved,
 )
 from napari_volseg.widgets.jobs import Background, Job
-from napari_volseg.widgets.layers import classes_of, visible_slice
+from napari_volseg.widgets.layers import classes_of, region_on_view, visible_slice
 from napari_volseg.widgets.parts import (
     DOT,
     button,
@@ -30,8 +30,10 @@ from napari_volseg.widgets.parts import (
     set_primary,
 )
 from napari_volseg.widgets.session import Model, Session
+from napari_volseg.widgets.uncertainty import UncertaintyOverlay
 from napari_volseg.widgets.work import (
     Predicted,
+    RegionUncertainty,
     load_checkpoint,
     predict_on,
     save_checkpoint,
@@ -130,6 +132,7 @@ class PredictStep(QWidget):
             "show prediction",
             "Compare with the image. Key O, while the annotation layer is selected.",
         )
+        self._uncertainty = UncertaintyOverlay(self._session, self._memory)
         self._save = button(
             "Save mask\N{HORIZONTAL ELLIPSIS}",
             "save the mask",
@@ -145,6 +148,7 @@ class PredictStep(QWidget):
                 self._reason,
                 self._status,
                 row(self._shown),
+                self._uncertainty,
                 row(self._save),
             ],
         )
@@ -165,6 +169,7 @@ class PredictStep(QWidget):
         classes = [painted.get(c.id, c) for c in model.checkpoint.classes]
         self._overlay = session.start_prediction(classes)
         self._overlay.visible = True
+        self._uncertainty.start()
         self._volume, self._began = volume, time.monotonic()
         self._fraction, self._refusal = 0.0, ""
         near = visible_slice(session.viewer, image)
@@ -177,9 +182,11 @@ class PredictStep(QWidget):
         self._cancel.setEnabled(False)
         say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
 
-    def _on_event(self, event: PredictedRegion | Predicted) -> None:
+    def _on_event(self, event: PredictedRegion | RegionUncertainty | Predicted) -> None:
         if isinstance(event, Predicted):
             self._session.set_uncertainty(event.uncertainty)
+        elif isinstance(event, RegionUncertainty):
+            self._uncertainty.show_region(event)
         else:
             self._show_region(event)
 
@@ -189,16 +196,11 @@ class PredictStep(QWidget):
             return
         overlay.data[piece.region] = piece.labels
         self._fraction = piece.done / piece.total
-        if self._is_on_view(overlay, piece.region) and not self._refresh.isActive():
-            in_3d = self._session.viewer.dims.ndisplay == 3
+        viewer = self._session.viewer
+        if region_on_view(viewer, overlay, piece.region) and not self._refresh.isActive():
+            in_3d = viewer.dims.ndisplay == 3
             self._refresh.start(REFRESH_3D_MS if in_3d else REFRESH_MS)
         self._show_progress()
-
-    def _is_on_view(self, layer: Labels, region: tuple[slice, ...]) -> bool:
-        if self._session.viewer.dims.ndisplay == 3:
-            return True
-        seen = visible_slice(self._session.viewer, layer)
-        return seen is not None and region[seen[0]].start <= seen[1] < region[seen[0]].stop
 
     def _refresh_overlay(self) -> None:
         if self._overlay is not None:
@@ -311,6 +313,7 @@ class PredictStep(QWidget):
     def shutdown(self) -> None:
         """End the thread at its next region, and drop what it still brings."""
         self._refresh.stop()
+        self._uncertainty.shutdown()
         self.job.shutdown()
 
 

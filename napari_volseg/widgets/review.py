@@ -10,6 +10,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QTableWidgetItem, QWidget
 
 from napari_volseg.data.annotation import count_labels
+from napari_volseg.data.units import short_unit
 from napari_volseg.widgets.compare import ComparePanel
 from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
@@ -21,8 +22,8 @@ from napari_volseg.widgets.parts import (
     row,
     say,
     short_table,
-    short_unit,
 )
+from napari_volseg.widgets.reliability import ReliabilityPanel
 from napari_volseg.widgets.undo import act_on
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class ReviewStep(QWidget):
         )
         self.objects = ObjectsPanel(session, background, memory)
         self.compare = ComparePanel(session, background, memory)
-        column(self, [self._hint, self._table, row(self._copy), self.objects, self.compare])
+        reliability = ReliabilityPanel(session)
+        copy = row(self._copy)
+        column(self, [self._hint, reliability, self._table, copy, self.objects, self.compare])
         self._copy.clicked.connect(self.copy_slice)
         changed = session.changed
         changed.prediction.connect(self._forget)

@@ -20,6 +20,7 @@ from napari_volseg.widgets.layers import (
     MAX_CLASSES,
     PREVIEW,
     PROPOSALS,
+    UNCERTAINTY,
     check_annotation,
     classes_of,
     empty_prediction,
@@ -128,7 +129,7 @@ class Session:
         """Return the image layers to choose from, one for each volume of several channels."""
         found: dict[int, Image] = {}
         for layer in self.viewer.layers:
-            if isinstance(layer, Image):
+            if isinstance(layer, Image) and noted(layer).get("role") != UNCERTAINTY:
                 found.setdefault(id(noted(layer).get("volume", layer)), layer)
         return list(found.values())
 
@@ -338,7 +339,7 @@ class Session:
         self.set_prediction(layer)
         return layer
 
-    def insert_overlay(self, layer: Labels) -> None:
+    def insert_overlay(self, layer: Layer) -> None:
         """Show a layer below the annotation; the one that is painted on stays the active one."""
         layers = self.viewer.layers
         active = layers.selection.active

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
@@ -60,6 +61,22 @@ def train_on(
 
 
 @dataclass(frozen=True, eq=False)
+class RegionUncertainty:
+    """How unsure a finished piece of a prediction is.
+
+    Attributes
+    ----------
+    region : region
+        Where it belongs in the volume.
+    values : uint8 (z, y, x)
+        Normalized entropy: 0 is sure, 255 a mere guess.
+    """
+
+    region: Region
+    values: NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Predicted:
     """The end of a prediction: what it was unsure of, all over the volume."""
 
@@ -68,7 +85,7 @@ class Predicted:
 
 def predict_on(
     checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None
-) -> Iterator[PredictedRegion | Predicted]:
+) -> Iterator[PredictedRegion | RegionUncertainty | Predicted]:
     """Predict a volume, the regions near the slice on view first; the last event sums up.
 
     Raises
@@ -82,7 +99,10 @@ def predict_on(
     uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
     for piece in predict(checkpoint, volume, near=near):
         yield piece
-        add_region(uncertainty, piece.region, piece.probabilities)
+        entropy = add_region(uncertainty, piece.region, piece.probabilities)
+        # Rounding may have taken it beyond 1.
+        scaled = np.rint(255 * entropy.clip(0, 1)).astype(np.uint8)
+        yield RegionUncertainty(piece.region, scaled)
     yield Predicted(uncertainty)
 
 

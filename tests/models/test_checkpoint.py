@@ -10,6 +10,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
+from napari_volseg.models.evidence import Evidence
 from napari_volseg.models.unet3d import UNet3DConfig, build
 from napari_volseg.sparse.config import TrainingConfig
 
@@ -37,6 +38,7 @@ def checkpoint() -> Checkpoint:
         weights=module.state_dict(),
         state={"module.x": torch.arange(3)},
         progress={"stage": 0, "scores": [0.1, 0.25]},
+        evidence=Evidence(3, 0.05, 0.3, None, 12.5, 0.6, (0.25, None, 0.2)),
     )
 
 
@@ -45,7 +47,7 @@ def test_a_model_file_gives_back_all_that_was_put_in(checkpoint, tmp_path):
     save_model(checkpoint, path)
     again = load_model(path)
     for name in ("model", "channels", "classes", "spacing", "unit", "intensity", "step", "seconds",
-                 "score", "iou", "belief", "progress"):  # fmt: skip
+                 "score", "iou", "belief", "progress", "evidence"):  # fmt: skip
         assert getattr(again, name) == getattr(checkpoint, name), name
     assert again.weights.keys() == checkpoint.weights.keys()
     assert all(torch.equal(again.weights[k], v) for k, v in checkpoint.weights.items())

@@ -243,6 +243,8 @@ def test_score_by_hand():
 def test_a_checkpoint_has_the_belief_in_its_weights():
     checkpoint = last(train(make_case(), CONFIG)).checkpoint
     assert asdict(checkpoint.belief) == checkpoint.progress["best"]["belief"]
+    assert asdict(checkpoint.evidence) == checkpoint.progress["best"]["evidence"]
+    assert checkpoint.evidence.near is not None and checkpoint.evidence.reach > 0
     assert len(checkpoint.belief.trust) == 2
     assert len(checkpoint.belief.shift) == len(checkpoint.classes)
     unknown = last(train(make_case(), replace(CONFIG, held_out=0))).checkpoint
