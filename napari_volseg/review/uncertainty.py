@@ -26,3 +26,19 @@ def normalized_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32
     """
     entropy: NDArray[np.float32] = entr(probabilities).sum(axis=0, dtype=np.float32)
     return entropy / np.float32(np.log(max(len(probabilities), 2)))
+
+
+def confidence_levels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the probability of the likeliest class, 255 for 1: a byte a voxel, to be kept.
+
+    Parameters
+    ----------
+    probabilities : float32 (K, ...)
+        Sum to 1 over the classes.
+
+    Returns
+    -------
+    uint8 (...)
+    """
+    levels: NDArray[np.uint8] = np.rint(255 * probabilities.max(axis=0)).astype(np.uint8)
+    return levels

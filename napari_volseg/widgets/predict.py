@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QProgressBar, QWidget
 
+from napari_volseg.review.kept import put_kept
 from napari_volseg.widgets.files import (
     LABEL_SUFFIXES,
     MODEL_SUFFIXES,
@@ -17,7 +18,7 @@ from napari_volseg.widgets.files import (
     say_saved,
 )
 from napari_volseg.widgets.jobs import Background, Job
-from napari_volseg.widgets.layers import classes_of, visible_slice
+from napari_volseg.widgets.layers import classes_of, note, noted, visible_slice
 from napari_volseg.widgets.parts import (
     DOT,
     button,
@@ -179,6 +180,8 @@ class PredictStep(QWidget):
 
     def _on_event(self, event: PredictedRegion | Predicted) -> None:
         if isinstance(event, Predicted):
+            if self._overlay is not None:
+                note(self._overlay, confidence=event.confidence)
             self._session.set_uncertainty(event.uncertainty)
         else:
             self._show_region(event)
@@ -188,6 +191,7 @@ class PredictStep(QWidget):
         if overlay is None:
             return
         overlay.data[piece.region] = piece.labels
+        put_kept(overlay.data[piece.region], piece.region, noted(overlay).get("kept", ()))
         self._fraction = piece.done / piece.total
         if self._is_on_view(overlay, piece.region) and not self._refresh.isActive():
             in_3d = self._session.viewer.dims.ndisplay == 3

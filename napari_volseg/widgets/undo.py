@@ -56,9 +56,15 @@ class Undo(QObject):
     -------
     changed(object)
         There is more or less to undo in this layer.
+    recorded(object, object)
+        Something was done to this layer, which this act undoes.
+    exchanged(object, object)
+        This act was put, and that one undoes it.
     """
 
     changed = Signal(object)
+    recorded = Signal(object, object)
+    exchanged = Signal(object, object)
 
     def __init__(self, session: Session, background: Background, parent: QObject) -> None:
         super().__init__(parent)
@@ -183,6 +189,7 @@ class Undo(QObject):
             # A painted class stays, also if it was not known yet when that was done.
             self._session.set_painted(layer, self._session.painted)
         layer.refresh()
+        self.exchanged.emit(act, ready.opposite)
         self._keep(layer, history)
         viewer = self._session.viewer
         place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
@@ -247,6 +254,7 @@ class Undo(QObject):
     def _record(self, layer: Labels, back: Act) -> None:
         if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:
             self._keep(layer, history_of(layer).done(back))
+            self.recorded.emit(layer, back)
 
 
 @contextmanager
