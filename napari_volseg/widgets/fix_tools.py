@@ -45,9 +45,7 @@ class FixTools(QWidget):
         self._selected = selected
         self._object = 0
         self._seeds: list[tuple[int, int, int]] = []
-        holes = button(
-            f"Fill holes  {HOLES_KEY}", "fill holes", "Fill the cavities that it encloses."
-        )
+        holes = button(f"Holes  {HOLES_KEY}", "fill holes", "Fill the cavities that it encloses.")
         smooth = button(
             f"Smooth  {SMOOTH_KEY}", "smooth object", "Take off what is rough, voxel by voxel."
         )
@@ -63,7 +61,7 @@ class FixTools(QWidget):
         )
         self._split.setCheckable(True)
         self._help = label(role="hint", name="how to fix")
-        column(self, [row(holes, smooth, merge), row(self._split), self._help])
+        column(self, [row(holes, smooth, merge, self._split), self._help])
         holes.clicked.connect(self.fill_holes)
         smooth.clicked.connect(self.smooth)
         merge.clicked.connect(self.merge)

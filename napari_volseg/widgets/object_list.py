@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
@@ -12,7 +13,7 @@ from napari_volseg.review.queue import UNREVIEWED, MeasuredObject
 from napari_volseg.widgets.parts import named, short_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from napari_volseg.data.annotation import LabelClass
 
@@ -23,11 +24,13 @@ MEASURED_ROWS = 50
 
 
 class ObjectModel(QAbstractTableModel):
-    """A row for each object, in the order of the queue."""
+    """A row for each object, in the order of the queue or sorted by a column."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._queue: list[MeasuredObject] = []
         self._rows: list[MeasuredObject] = []
+        self._sorted_by = -1, Qt.SortOrder.AscendingOrder
         self._row_of: dict[int, int] = {}
         self._states: Mapping[int, str] = {}
         self._classes: dict[int, LabelClass] = {}
@@ -40,19 +43,18 @@ class ObjectModel(QAbstractTableModel):
         classes: Sequence[LabelClass],
         unit: str,
     ) -> None:
-        """Show these objects in this order."""
-        self.beginResetModel()
-        self._rows, self._states = list(rows), states
-        self._row_of = {row.id: at for at, row in enumerate(self._rows)}
+        """Show these objects, which are in the order of the queue."""
+        self._queue, self._states = list(rows), states
         self._classes = {c.id: c for c in classes}
         self._unit = short_unit(unit)
-        self.endResetModel()
+        self.sort(*self._sorted_by)
 
     def update(self, rows: Mapping[int, MeasuredObject], states: Mapping[int, str]) -> None:
         """Show what became of some of the objects, each in its row."""
         self._states = states
         for number, row in rows.items():
             at = self._row_of[number]
+            self._queue[self._queue.index(self._rows[at])] = row
             self._rows[at] = row
             self.dataChanged.emit(self.index(at, 0), self.index(at, self.columnCount() - 1))
 
@@ -79,7 +81,7 @@ class ObjectModel(QAbstractTableModel):
         return len(self._columns())
 
     def _columns(self) -> tuple[str, ...]:
-        return ("object", "class", "sure", f"{self._unit}³", "extent", "border", "state")
+        return ("#", "class", "state", "sure", f"{self._unit}³", "extent", "border")
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
@@ -91,21 +93,19 @@ class ObjectModel(QAbstractTableModel):
             return (
                 "Number of the object",
                 "Class",
+                "What was said of it",
                 "Mean probability of the class, as the model sees it",
                 "Volume",
-                f"Size of the box around it, z, y, x, in {self._unit}",
+                f"Size of the box around it in {self._unit}: z, y, x",
                 "Touches the border of the volume: a part of it may be missing",
-                "What was said of it",
             )[section]
         return self._columns()[section] if role == Qt.ItemDataRole.DisplayRole else None
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a cell shows, or (UserRole) what it is sorted by."""
+        """Return what a cell shows."""
         row, column = self._rows[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
-            return self._text(row, column)
-        if role == Qt.ItemDataRole.UserRole:
-            return self._value(row, column)
+            return self._texts(row)[column]
         if role == Qt.ItemDataRole.DecorationRole and column == 1 and row.class_id in self._classes:
             return QColor(self._classes[row.class_id].color)
         return None
@@ -115,27 +115,38 @@ class ObjectModel(QAbstractTableModel):
         known = self._classes.get(row.class_id)
         return known.name if known else str(row.class_id)
 
-    def _text(self, row: MeasuredObject, column: int) -> str:
-        if column == 2:
-            return "" if row.confidence is None else f"{row.confidence:.2f}"
-        if column == 3:
-            return f"{row.size:.3g}" if row.size < 1000 else f"{row.size:.0f}"
-        if column == 4:
-            return TIMES.join(f"{e:.3g}" for e in row.extent)
-        return "yes" * row.at_border if column == 5 else str(self._value(row, column))
+    def _texts(self, row: MeasuredObject) -> tuple[str, ...]:
+        return (
+            str(row.id),
+            self.class_name(row),
+            self._states.get(row.id, ""),
+            "" if row.confidence is None else f"{row.confidence:.2f}",
+            f"{row.size:.3g}" if row.size < 1000 else f"{row.size:.0f}",
+            TIMES.join(f"{e:.3g}" for e in row.extent),
+            "yes" * row.at_border,
+        )
 
-    def _value(self, row: MeasuredObject, column: int) -> Any:
-        if column == 0:
-            return row.id
-        if column == 1:
-            return self.class_name(row)
-        if column == 2:
-            return -1.0 if row.confidence is None else row.confidence
-        if column == 3:
-            return row.size
-        if column == 4:
-            return max(row.extent)
-        return row.at_border if column == 5 else self._states.get(row.id, UNREVIEWED)
+    def _values(self, row: MeasuredObject) -> tuple[Any, ...]:
+        return (
+            row.id,
+            self.class_name(row),
+            self._states.get(row.id, ""),
+            -1.0 if row.confidence is None else row.confidence,
+            row.size,
+            max(row.extent),
+            row.at_border,
+        )
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Sort by a column, from then on; -1 is the order of the queue."""
+        self.beginResetModel()
+        self._sorted_by = column, order
+        self._rows = list(self._queue)
+        if column >= 0:
+            down = order == Qt.SortOrder.DescendingOrder
+            self._rows.sort(key=lambda row: self._values(row)[column], reverse=down)
+        self._row_of = {row.id: at for at, row in enumerate(self._rows)}
+        self.endResetModel()
 
 
 class ObjectFilter(QSortFilterProxyModel):
@@ -146,12 +157,15 @@ class ObjectFilter(QSortFilterProxyModel):
         self._model = model
         self._words: list[str] = []
         self.setSourceModel(model)
-        self.setSortRole(Qt.ItemDataRole.UserRole)
 
     def look_for(self, text: str) -> None:
         """Show the rows with these words."""
         self._words = text.lower().split()
         self.invalidateFilter()
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Let the model sort: it does so once, and asks nothing of each pair of rows."""
+        self._model.sort(column, order)
 
     def filterAcceptsRow(self, at: int, parent: QModelIndex) -> bool:
         """Say whether a row is shown."""
@@ -178,6 +192,7 @@ class ObjectList(QTableView):
         self.model_ = ObjectModel()
         self.filter = ObjectFilter(self.model_)
         self._telling = True
+        self._at = 0
         self.setModel(self.filter)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSortingEnabled(True)
@@ -191,6 +206,8 @@ class ObjectList(QTableView):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
         self.selectionModel().currentRowChanged.connect(self._on_current)
+        # A sorted table has forgotten where it was.
+        self.filter.modelReset.connect(lambda: self.go_to(self._at))
 
     def selected(self) -> list[int]:
         """Return the numbers of the selected objects, the current one first."""
@@ -214,6 +231,7 @@ class ObjectList(QTableView):
 
     def go_to(self, number: int) -> None:
         """Select the row of an object, if it is shown; does not tell."""
+        self._at = number
         row = self.model_.row_of(number)
         index = self.filter.mapFromSource(self.model_.index(row, 0))
         self._telling = False
@@ -221,12 +239,25 @@ class ObjectList(QTableView):
             self.setCurrentIndex(index)
             self.scrollTo(index)
         else:
-            self.clearSelection()
+            self.selectionModel().clear()
         self._telling = True
 
     def _on_current(self, index: QModelIndex, before: QModelIndex) -> None:
         if self._telling and index.isValid():
-            self.picked.emit(self._number(index))
+            self._at = self._number(index)
+            self.picked.emit(self._at)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Stay at the same object while rows come and go: Qt would go to a neighbor."""
+        self._telling = False
+        yield
+        self.go_to(self._at)
+
+    def look_for(self, text: str) -> None:
+        """Show only the rows with these words."""
+        with self._changing():
+            self.filter.look_for(text)
 
     def show_objects(
         self,
@@ -235,10 +266,9 @@ class ObjectList(QTableView):
         classes: Sequence[LabelClass],
         unit: str,
     ) -> None:
-        """Show these objects in this order, and as it was sorted; does not tell."""
-        self._telling = False
-        self.model_.show(rows, states, classes, unit)
-        self._telling = True
+        """Show these objects, which are in the order of the queue."""
+        with self._changing():
+            self.model_.show(rows, states, classes, unit)
 
     def update_objects(
         self,
@@ -246,7 +276,6 @@ class ObjectList(QTableView):
         all_: Mapping[int, MeasuredObject],
         states: Mapping[int, str],
     ) -> None:
-        """Show what became of some objects; does not tell."""
-        self._telling = False
-        self.model_.update({n: all_[n] for n in numbers}, states)
-        self._telling = True
+        """Show what became of some objects."""
+        with self._changing():
+            self.model_.update({n: all_[n] for n in numbers}, states)

@@ -46,7 +46,10 @@ class Outline:
             self._layer.contour, self._layer.opacity = 1, 1.0
             self._session.insert_overlay(self._layer)
         else:
+            # Drawn once, not for each of the steps.
+            self._layer.visible = False
             show_region(self._layer, image, self._box, drawn)
+            self._layer.visible = True
 
     def mark(self, voxel: tuple[int, ...]) -> None:
         """Mark a place (z, y, x) in it."""

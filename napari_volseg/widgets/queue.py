@@ -29,7 +29,7 @@ from napari_volseg.widgets.keys import Key, bind, unbind
 from napari_volseg.widgets.layers import center_on, classes_of, show_slice, visible_slice
 from napari_volseg.widgets.object_list import ObjectList
 from napari_volseg.widgets.outline import Outline
-from napari_volseg.widgets.parts import DOT, button, column, count, label, named, row, say
+from napari_volseg.widgets.parts import DOT, button, column, label, named, row, say
 from napari_volseg.widgets.reviewing import Reviewing
 from napari_volseg.widgets.work import save_review_table
 
@@ -103,9 +103,13 @@ class QueuePanel(QWidget):
             "It is nearly right: take it over into the annotation. What you paint and erase there "
             "changes the object; other tools appear below.",
         )
-        self._back = button(f"Back  {BACK_KEY}", "previous object", "The object before this one.")
+        self._back = button(
+            f"\N{LEFTWARDS ARROW}  {BACK_KEY}", "previous object", "The object before this one."
+        )
         self._next = button(
-            f"Next  {NEXT_KEY}", "next object", "The next object that is not reviewed yet."
+            f"\N{RIGHTWARDS ARROW}  {NEXT_KEY}",
+            "next object",
+            "The next object that is not reviewed yet.",
         )
         self.list = ObjectList()
         self._tools = FixTools(self._session, self.reviewing, self._outline, self.list.selected)
@@ -135,7 +139,7 @@ class QueuePanel(QWidget):
                 self.list,
             ],
         )
-        self._filter.textChanged.connect(self.list.filter.look_for)
+        self._filter.textChanged.connect(self.list.look_for)
         self.list.picked.connect(self.go_to)
         self._accept.clicked.connect(self.accept)
         self._reject.clicked.connect(self.reject)
@@ -344,8 +348,7 @@ class QueuePanel(QWidget):
         share, volume = reviewed_share(tuple(reviewing.measured.values()), reviewing.states)
         say(
             self._progress,
-            f"{100 * share:.0f}% of objects, {100 * volume:.0f}% of volume reviewed"
-            f"{DOT}{count(len(reviewing.measured))} objects",
+            f"{100 * share:.0f}% of objects, {100 * volume:.0f}% of volume reviewed",
         )
 
     def _words(self, number: int) -> str:

@@ -100,17 +100,19 @@ def key(dock, letter: str) -> None:
 
 
 def test_the_table_tells_all_objects_those_most_likely_wrong_first(reviewing):
-    assert [[*row[:4], row[5]] for row in rows(reviewing)] == [
-        ["1", "class 2", "0.40", "2742", ""],
-        ["2", "class 2", "0.40", "360", ""],
-        ["3", "class 3", "0.99", "10584", "yes"],
+    assert [[*row[:5], row[6]] for row in rows(reviewing)] == [
+        ["1", "class 2", "", "0.40", "2742", ""],
+        ["2", "class 2", "", "0.40", "360", ""],
+        ["3", "class 3", "", "0.99", "10584", "yes"],
     ]
-    assert rows(reviewing)[1][4].split("\N{MULTIPLICATION SIGN}") == ["10", "6", "6"]
+    assert rows(reviewing)[1][5].split("\N{MULTIPLICATION SIGN}") == ["10", "6", "6"]
     find(reviewing, "filter objects").setText("border unrev")
     assert [row[0] for row in rows(reviewing)] == ["3"]
+    assert "object 1" in in_review(reviewing)
     find(reviewing, "filter objects").setText("")
-    find(reviewing, "objects").sortByColumn(3, Qt.SortOrder.DescendingOrder)
+    find(reviewing, "objects").sortByColumn(4, Qt.SortOrder.DescendingOrder)
     assert [row[0] for row in rows(reviewing)] == ["3", "1", "2"]
+    assert find(reviewing, "objects").currentIndex().row() == 1
 
 
 def test_a_row_shows_its_object_and_a_click_in_the_picture_finds_the_row(reviewing, viewer):
@@ -138,6 +140,14 @@ def test_keys_walk_through_the_queue(reviewing):
     assert "object 2" in in_review(reviewing)
     key(reviewing, "A")
     assert state(reviewing, SMALL) == "unreviewed"
+
+
+def test_the_queue_goes_on_in_its_order_while_reviewed_rows_are_filtered_out(reviewing):
+    find(reviewing, "filter objects").setText("unreviewed")
+    key(reviewing, "A")
+    assert [row[0] for row in rows(reviewing)] == ["2", "3"]
+    assert "object 2" in in_review(reviewing)
+    assert find(reviewing, "objects").currentIndex().row() == 0
 
 
 def test_a_rejected_object_becomes_background_in_mask_and_annotation_until_undone(reviewing):
@@ -177,7 +187,7 @@ def test_accepted_and_corrected_objects_outlast_the_next_prediction(reviewing, m
     press(reviewing, "step Review")
     find_objects(reviewing)
     assert (state(reviewing, BIG), state(reviewing, SURE)) == ("corrected", "accepted")
-    size = {row[0]: row[3] for row in rows(reviewing)}
+    size = {row[0]: row[4] for row in rows(reviewing)}
     assert size[str(number(reviewing, BIG))] == "2744"
 
 
