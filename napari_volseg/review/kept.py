@@ -71,7 +71,7 @@ def find_objects_around(mask: NDArray[np.integer], kept: Sequence[KeptObject]) -
     kept : sequence of KeptObject
         They get the last ids, in their order.
     """
-    rest = mask.copy()
+    rest = mask.copy() if kept else mask
     for one in kept:
         rest[one.box][one.member] = 0
     objects = find_objects(rest)

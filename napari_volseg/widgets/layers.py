@@ -36,6 +36,11 @@ MAX_CLASSES = 32
 ANNOTATION_OPACITY = 0.6
 PREDICTION_OPACITY = 0.4
 
+SEEN_PIXELS = 40, 500
+"""What is smaller or larger on the screen is hard to see as a whole."""
+
+GOOD_PIXELS = 150
+
 
 def noted(layer: Layer) -> Mapping[str, Any]:
     """Return what is ours in a layer's metadata."""
@@ -264,14 +269,19 @@ def show_slice(viewer: ViewerModel, layer: Layer, axis: int, index: int) -> None
     viewer.dims.set_point(list(range(first, first + 3)), world.tolist())
 
 
-def center_on(viewer: ViewerModel, layer: Layer, point: Sequence[float]) -> None:
-    """Move the camera, not the slice, so that a point (z, y, x) of a layer is in the middle."""
-    world = np.asarray(layer.data_to_world(point)) * _units_per_layer_unit(viewer, layer)
+def center_on(viewer: ViewerModel, layer: Layer, box: Region) -> None:
+    """Move the camera, not the slice, to a box of a layer, and zoom if it is hard to see."""
+    ends = [[side.start - 0.5 for side in box], [side.stop - 0.5 for side in box]]
+    corners = np.array([layer.data_to_world(end) for end in ends])
+    corners *= _units_per_layer_unit(viewer, layer)
     first = viewer.dims.ndim - 3
-    shown = [float(world[axis - first]) for axis in viewer.dims.displayed]
+    shown = corners[:, [axis - first for axis in viewer.dims.displayed]]
     # Before napari 0.9, the camera was the viewer's own.
     camera = getattr(viewer, "scene", viewer).camera
-    camera.center = (*camera.center[: 3 - len(shown)], *shown)
+    camera.center = (*camera.center[: 3 - shown.shape[1]], *shown.mean(0).tolist())
+    width = float(np.abs(shown[1] - shown[0]).max())
+    if not SEEN_PIXELS[0] <= width * camera.zoom <= SEEN_PIXELS[1]:
+        camera.zoom = GOOD_PIXELS / width
 
 
 def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:

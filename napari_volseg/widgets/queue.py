@@ -213,11 +213,8 @@ class QueuePanel(QWidget):
         layer, viewer = self._session.prediction, self._session.viewer
         seen = visible_slice(viewer, layer)
         axis = seen[0] if seen else 0
-        index = largest_slice(objects, number, axis)
-        show_slice(viewer, layer, axis, index)
-        middle = [(side.start + side.stop - 1) / 2 for side in objects.get(number).box]
-        middle[axis] = index
-        center_on(viewer, layer, middle)
+        show_slice(viewer, layer, axis, largest_slice(objects, number, axis))
+        center_on(viewer, layer, objects.get(number).box)
 
     def go_on(self) -> None:
         """Go to the next object of the queue that is not reviewed."""

@@ -119,8 +119,11 @@ def test_a_row_shows_its_object_and_a_click_in_the_picture_finds_the_row(reviewi
     table = find(reviewing, "objects")
     table.selectRow(2)
     assert "object 3" in in_review(reviewing)
-    assert viewer.dims.current_step[0] in range(12)
     assert viewer.scene.camera.center[-2:] == (20.0, 48.0)
+    assert 40 <= 21 * viewer.scene.camera.zoom <= 500
+    table.selectRow(1)
+    assert viewer.dims.current_step[0] in range(4, 9)
+    table.selectRow(2)
     find(reviewing, "filter objects").setText("class 3")
     reviewing.review.objects.queue.click(SMALL)
     assert "object 2" in in_review(reviewing) and len(rows(reviewing)) == 3
