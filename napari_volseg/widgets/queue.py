@@ -122,7 +122,6 @@ class QueuePanel(QWidget):
         self._filter.setPlaceholderText(
             "filter: unreviewed, a class, border\N{HORIZONTAL ELLIPSIS}"
         )
-        self._filter.setClearButtonEnabled(True)
         self._save = button(
             "Save table\N{HORIZONTAL ELLIPSIS}",
             "save the review",

@@ -87,7 +87,9 @@ def test_kept_objects_are_written_into_any_region_and_found_again_as_they_were(m
         region = slice(z, z + 4), slice(0, 12), slice(2, 14)
         put_kept(later[region], region, kept)
     assert (later[mask == 3] == 3).all() and (later[mask != 3] == 2).all()
+    before = later.copy()
     found = find_objects_around(later, kept)
+    np.testing.assert_array_equal(later, before)
     assert [(o.id, o.mask_label) for o in found.found] == [(1, 2), (2, 2), (3, 3)]
     np.testing.assert_array_equal(found.labels == 2, objects.labels == 2)
     np.testing.assert_array_equal(found.labels == 3, objects.labels == 3)

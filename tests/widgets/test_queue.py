@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.volume import Volume
-from napari_volseg.widgets.layers import history_of, note, show_slice
+from napari_volseg.widgets.layers import history_of, note, noted, show_slice
 from tests.widgets.conftest import close
 from tests.widgets.hands import (
     add_volume,
@@ -190,6 +190,9 @@ def test_accepted_and_corrected_objects_outlast_the_next_prediction(reviewing, m
     press(reviewing, "step Review")
     find_objects(reviewing)
     assert (state(reviewing, BIG), state(reviewing, SURE)) == ("corrected", "accepted")
+    # The model was never trained: it is not sure, and says so of each object.
+    confidence = noted(reviewing.session.prediction)["confidence"]
+    assert confidence.dtype == np.uint8 and 85 <= confidence.min() < 255
     size = {row[0]: row[4] for row in rows(reviewing)}
     assert size[str(number(reviewing, BIG))] == "2744"
 
@@ -264,10 +267,15 @@ def test_what_is_painted_and_erased_changes_the_object_that_is_being_fixed(revie
     annotation.undo()
     annotation.undo()
     assert reviewing.review.objects.queue.reviewing.objects.get(1).voxels == voxels
+    annotation.undo()
+    annotation.paint((6, 20, 10), 2)
+    live(0.02)
+    assert prediction.data[6, 20, 10] == 1, "it is not being fixed any more"
+    key(reviewing, "W")
     key(reviewing, "J")
     annotation.paint((6, 24, 10), 2)
     live(0.02)
-    assert prediction.data[6, 24, 10] == 1
+    assert prediction.data[6, 24, 10] == 1, "another one is in review"
 
 
 def test_objects_selected_in_the_table_are_merged(reviewing):
