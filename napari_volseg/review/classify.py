@@ -19,7 +19,8 @@ from napari_volseg.inference.device import pick_device
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.registry import get_classifier
-from napari_volseg.review.objects import check_shape, crop_object, gather_examples
+from napari_volseg.review.object_crops import crop_object, gather_examples
+from napari_volseg.review.objects import check_shape
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.training.budget import plan_budget
@@ -256,7 +257,7 @@ def class_labels(
     objects: Objects, rows: Iterable[ClassifiedObject]
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return the class of each voxel's object, uint8 or uint16 (Z, Y, X); elsewhere background."""
-    table = np.full(len(objects.found) + 1, BACKGROUND, np.uint16)
+    table = np.full(objects.last_id + 1, BACKGROUND, np.uint16)
     for row in rows:
         table[row.object] = row.class_id
     if table.max() <= np.iinfo(np.uint8).max:

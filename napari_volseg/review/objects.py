@@ -1,36 +1,29 @@
-"""Objects of a mask: its connected components, and a cube of the image around each."""
+"""Objects of a mask: its connected components."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
+import cc3d
 import numpy as np
-import torch
-from scipy import ndimage
-from torch import Tensor
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import measure_intensity, standardize
-from napari_volseg.data.tiles import Region, meet, read_block, relative
-from napari_volseg.sparse.crops import Examples
-from napari_volseg.sparse.whole import resample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from napari_volseg.data.annotation import LabelClass
-    from napari_volseg.data.intensity import Intensity
+    from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
-    from napari_volseg.sparse.object_config import ObjectConfig
 
 SMALLEST = 8
 """Voxels below which a component is a speck, not an object."""
 
-NEIGHBORS = np.ones((3, 3, 3), dtype=bool)
+NEIGHBORS: Final = 26
 """Voxels that touch, by a face, an edge or a corner, belong together."""
 
 
@@ -67,11 +60,23 @@ class Objects:
     labels : int32 (Z, Y, X)
         Object of each voxel, 0 for none.
     found : tuple of FoundObject
-        By id, which goes from 1 to their number.
+        By id, from 1; ids of objects that were merged into others are missing.
     """
 
     labels: NDArray[np.int32] = field(repr=False)
     found: tuple[FoundObject, ...]
+
+    @cached_property
+    def _by_id(self) -> dict[int, FoundObject]:
+        return {o.id: o for o in self.found}
+
+    @property
+    def last_id(self) -> int:
+        """The highest id, 0 if there is no object."""
+        return self.found[-1].id if self.found else 0
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._by_id
 
     def get(self, number: int) -> FoundObject:
         """Return the object of that id.
@@ -81,9 +86,9 @@ class Objects:
         InputError
             If there is none.
         """
-        if not 1 <= number <= len(self.found):
-            raise InputError(f"no object {number}; they go from 1 to {len(self.found)}")
-        return self.found[number - 1]
+        if number not in self._by_id:
+            raise InputError(f"no object {number}; they go from 1 to {self.last_id}")
+        return self._by_id[number]
 
     def at(self, voxel: Sequence[int]) -> int:
         """Return the object at a voxel (z, y, x).
@@ -120,78 +125,37 @@ def find_objects(mask: NDArray[np.integer], *, smallest: int = SMALLEST) -> Obje
     Objects
         Numbered value by value of the mask, each value's in the order of their first voxels.
     """
-    labels = np.zeros(mask.shape, np.int32)
-    found: list[FoundObject] = []
-    for value, outer in enumerate(ndimage.find_objects(mask), start=1):
-        if outer is None or value == BACKGROUND:
-            continue
-        parts, _ = ndimage.label(mask[outer] == value, NEIGHBORS)
-        for part, inner in enumerate(ndimage.find_objects(parts), start=1):
-            member = parts[inner] == part
-            voxels = int(member.sum())
-            if voxels < smallest:
-                continue
-            z, y, x = (
-                slice(o.start + i.start, o.start + i.stop)
-                for o, i in zip(outer, inner, strict=True)
-            )
-            labels[z, y, x][member] = len(found) + 1
-            mean = np.argwhere(member).mean(0)
-            center = (z.start + float(mean[0]), y.start + float(mean[1]), x.start + float(mean[2]))
-            found.append(FoundObject(len(found) + 1, value, voxels, center, (z, y, x)))
+    foreground = mask.copy()
+    foreground[mask == BACKGROUND] = 0
+    # Of all classes at once: ten times as fast as SciPy, class by class.
+    parts = cc3d.connected_components(foreground, connectivity=NEIGHBORS)
+    statistics = cc3d.statistics(parts)
+    voxels = statistics["voxel_counts"]
+    values = np.zeros(len(voxels), mask.dtype)
+    for plane, of_plane in zip(parts, foreground, strict=True):
+        inside = plane > 0
+        values[plane[inside]] = of_plane[inside]
+    large = [part for part in range(1, len(voxels)) if voxels[part] >= smallest]
+    large.sort(key=lambda part: (values[part], part))
+    table = np.zeros(len(voxels), np.int32)
+    table[large] = np.arange(1, len(large) + 1)
+    labels = np.empty(mask.shape, np.int32)
+    for plane, of_plane in zip(parts, labels, strict=True):
+        np.take(table, plane, out=of_plane, mode="clip")  # unlike "raise", without a buffer
+    found = []
+    for number, part in enumerate(large, start=1):
+        center, box = statistics["centroids"][part], statistics["bounding_boxes"][part]
+        found.append(make_object(number, int(values[part]), int(voxels[part]), center, box))
     return Objects(labels, tuple(found))
 
 
-def crop_object(
-    volume: Volume,
-    objects: Objects,
-    number: int,
-    config: ObjectConfig,
-    side: int,
-    intensity: Intensity,
-) -> Tensor:
-    """Cut a cube in space around an object and resample it.
-
-    The cube lies around the middle of the object's bounding box, up to half a voxel off.
-    Where it reaches beyond the volume, the image is mirrored and the mask is 0. It is
-    read as a whole: memory grows with the object.
-
-    Parameters
-    ----------
-    number : int
-        Id of the object.
-    side : int
-        Voxels along each edge of the result.
-    intensity : Intensity
-        What standardizes the volume.
-
-    Returns
-    -------
-    float32 (C, side, side, side)
-        Standardized gray values, then the object's mask, as far as ``config.sees`` them.
-    """
-    box = objects.get(number).box
-    lengths = [(r.stop - r.start) * s for r, s in zip(box, volume.spacing, strict=True)]
-    edge = config.extent or config.context * max(lengths)
-    sides = [max(1, round(edge / s)) for s in volume.spacing]
-    starts = [(r.start + r.stop - n) // 2 for r, n in zip(box, sides, strict=True)]
-    z, y, x = (slice(start, start + n) for start, n in zip(starts, sides, strict=True))
-    channels = []
-    if config.sees != "mask":
-        channels.append(standardize(read_block(volume, (z, y, x)), intensity))
-    if config.sees != "image":
-        channels.append(object_mask(objects, number, (z, y, x))[None])
-    block = torch.from_numpy(np.concatenate(channels))
-    return resample(block[None], (side,) * 3)[0]
-
-
-def object_mask(objects: Objects, number: int, region: Region) -> NDArray[np.float32]:
-    """Return where in a region an object is: 1 in it, 0 around it and beyond the volume."""
-    mask = np.zeros([r.stop - r.start for r in region], np.float32)
-    z, y, x = (slice(0, n) for n in objects.labels.shape)
-    inside = meet(region, (z, y, x))
-    mask[relative(inside, region)] = objects.labels[inside] == number
-    return mask
+def make_object(
+    number: int, mask_label: int, voxels: int, center: Sequence[float], box: Sequence[slice]
+) -> FoundObject:
+    """Return an object with plain numbers for what arrays hold."""
+    z, y, x = (float(c) for c in center)
+    sides = tuple(slice(int(side.start), int(side.stop)) for side in box)
+    return FoundObject(number, mask_label, voxels, (z, y, x), (sides[0], sides[1], sides[2]))
 
 
 def check_shape(volume: Volume, objects: Objects) -> None:
@@ -207,45 +171,3 @@ def check_shape(volume: Volume, objects: Objects) -> None:
             f"{volume.name}: the mask has shape {objects.labels.shape}, the image {volume.shape}; "
             "give a mask of this image"
         )
-
-
-def gather_examples(
-    volume: Volume,
-    objects: Objects,
-    given: Mapping[int, int],
-    classes: Sequence[LabelClass],
-    config: ObjectConfig,
-    side: int,
-) -> Examples:
-    """Cut out the objects whose class is known.
-
-    Parameters
-    ----------
-    given : mapping of object id to class id
-    classes : sequence of LabelClass
-        Those that can be given.
-    side : int
-        Voxels along each edge of a crop.
-
-    Raises
-    ------
-    InputError
-        For objects or classes that there are not, for fewer than two classes, or if volume
-        and objects do not fit.
-    """
-    check_shape(volume, objects)
-    ids = [c.id for c in classes]
-    for number, class_id in given.items():
-        if class_id not in ids:
-            raise InputError(f"object {number} is of class {class_id}; the classes are {ids}")
-    intensity = measure_intensity(volume)
-    crops = [crop_object(volume, objects, n, config, side, intensity) for n in given]
-    return Examples(
-        crops=torch.stack(crops) if crops else torch.empty(0),
-        target=torch.tensor([ids.index(class_id) for class_id in given.values()], dtype=torch.long),
-        classes=tuple(classes),
-        gray_channels=0 if config.sees == "mask" else volume.channels,
-        spacing=volume.spacing,
-        unit=volume.unit,
-        intensity=intensity,
-    )

@@ -65,3 +65,10 @@ def doubt_between(uncertainty: UncertaintyMap, painted: Sequence[tuple[int, int]
     if on <= 0 or elsewhere <= 0:
         return None
     return (rest / elsewhere) / (on / voxels)
+
+
+def doubt_levels(entropy: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a normalized entropy as a byte, 255 for a mere guess: small enough to be kept."""
+    # Rounding may have taken it beyond 1.
+    levels: NDArray[np.uint8] = np.rint(255 * entropy.clip(0, 1)).astype(np.uint8)
+    return levels

@@ -38,7 +38,7 @@ STEPS = (
     ("Annotate", "Paint some slices. The figure: slices painted."),
     ("Train", "Learn from them. The figure: agreement with held-out paint, 1 is perfect."),
     ("Predict", "Segment the whole volume. The figure: how much is predicted."),
-    ("Review", "Look at the result, and correct it."),
+    ("Review", "Look at the result, and correct it. The figure: objects reviewed."),
 )
 
 
@@ -77,7 +77,7 @@ class VolSegDock(QWidget):
         self.annotate = AnnotateStep(self.session, self.undo)
         self.train = TrainStep(self.session, self.undo, self._background, self._memory)
         self.predict = PredictStep(self.session, self._background, self._memory)
-        self.review = ReviewStep(self.session, self._background, self._memory)
+        self.review = ReviewStep(self.session, self._background, self._memory, self.undo)
         self._pages: tuple[QWidget, ...] = (
             self.annotate,
             self.train,
@@ -85,7 +85,7 @@ class VolSegDock(QWidget):
             self.review,
         )
         self._step = ANNOTATE
-        self._help = HelpCard(self.annotate.keys())
+        self._help = HelpCard((*self.annotate.keys(), *self.review.objects.queue.keys()))
         self._help.hide()
         content = QWidget()
         layout = column(content, [self._help, self.samples, *self._pages])
@@ -118,6 +118,7 @@ class VolSegDock(QWidget):
             wish.connect(self._toggle_help)
         self.predict.job.yielded.connect(self._show_figures)
         self.predict.finished.connect(self.review.count_prediction)
+        self.review.objects.queue.reviewed.connect(self._show_figures)
         self._viewer.events.theme.connect(self._on_theme)
         application = QApplication.instance()
         if application is not None:
@@ -158,6 +159,7 @@ class VolSegDock(QWidget):
         self._bar.show_figure(TRAIN, figure)
         fraction = self.predict.fraction
         self._bar.show_figure(PREDICT, "" if fraction is None else f"{100 * fraction:.0f}%")
+        self._bar.show_figure(REVIEW, self.review.objects.queue.figure)
 
     def save_annotation(self) -> None:
         """Ask for a file and write the annotation there."""

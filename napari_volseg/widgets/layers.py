@@ -36,6 +36,11 @@ MAX_CLASSES = 32
 ANNOTATION_OPACITY = 0.6
 PREDICTION_OPACITY = 0.4
 
+SEEN_PIXELS = 40, 500
+"""What is smaller or larger on the screen is hard to see as a whole."""
+
+GOOD_PIXELS = 150
+
 
 def noted(layer: Layer) -> Mapping[str, Any]:
     """Return what is ours in a layer's metadata."""
@@ -144,6 +149,7 @@ def empty_prediction(layer: Labels, classes: Sequence[LabelClass]) -> None:
     # A new array: the old one may still be on its way to a file.
     layer.data = np.zeros(layer.data.shape, dtype=label_dtype(classes))
     layer.editable = False
+    note(layer, confidence=None)
     set_classes(layer, classes)
 
 
@@ -271,6 +277,21 @@ def show_slice(viewer: ViewerModel, layer: Layer, axis: int, index: int) -> None
     viewer.dims.set_point(list(range(first, first + 3)), world.tolist())
 
 
+def center_on(viewer: ViewerModel, layer: Layer, box: Region) -> None:
+    """Move the camera, not the slice, to a box of a layer, and zoom if it is hard to see."""
+    ends = [[side.start - 0.5 for side in box], [side.stop - 0.5 for side in box]]
+    corners = np.array([layer.data_to_world(end) for end in ends])
+    corners *= _units_per_layer_unit(viewer, layer)
+    first = viewer.dims.ndim - 3
+    shown = corners[:, [axis - first for axis in viewer.dims.displayed]]
+    # Before napari 0.9, the camera was the viewer's own.
+    camera = getattr(viewer, "scene", viewer).camera
+    camera.center = (*camera.center[: 3 - shown.shape[1]], *shown.mean(0).tolist())
+    width = float(np.abs(shown[1] - shown[0]).max())
+    if not SEEN_PIXELS[0] <= width * camera.zoom <= SEEN_PIXELS[1]:
+        camera.zoom = GOOD_PIXELS / width
+
+
 def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
     """Return the viewer's point in the layer's voxels."""
     world = np.asarray(viewer.dims.point[-3:]) / _units_per_layer_unit(viewer, layer)
@@ -340,9 +361,21 @@ def fill_unlabeled(layer: Labels, region: Region, labels: NDArray[np.integer]) -
     int
         Voxels written.
     """
-    free = (layer.data[region] == UNLABELED) & (labels != UNLABELED)
-    found = zip(np.nonzero(free), region, strict=True)
+    return set_voxels(layer, region, (layer.data[region] == UNLABELED) & (labels != 0), labels)
+
+
+def set_voxels(
+    layer: Labels, region: Region, where: NDArray[np.bool_], labels: NDArray[np.integer]
+) -> int:
+    """Write labels of a region to some of its voxels: one act of napari's undo.
+
+    Returns
+    -------
+    int
+        Voxels written.
+    """
+    found = zip(np.nonzero(where), region, strict=True)
     indices = tuple(positions + side.start for positions, side in found)
     if len(indices[0]):
-        layer.data_setitem(indices, labels[free].astype(layer.data.dtype))
+        layer.data_setitem(indices, labels[where].astype(layer.data.dtype))
     return len(indices[0])

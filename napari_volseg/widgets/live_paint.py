@@ -69,7 +69,8 @@ class LivePaint(QWidget):
         self._timer.setInterval(GATHER_MS)
         self._timer.timeout.connect(self._tick)
         self._box.toggled.connect(self._on_toggled)
-        undo.put.connect(self._on_put)
+        undo.recorded.connect(self._on_put)
+        undo.exchanged.connect(self._on_put)
 
     def start(self, layer: Labels) -> None:
         """Get ready for a training on a copy of this annotation, as it is now."""

@@ -1,173 +1,72 @@
-"""Objects of the mask, sorted into types by a few examples that the user clicks."""
+"""The objects of the prediction: found, reviewed one by one, sorted into types, saved."""
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from napari.layers import Labels
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDoubleSpinBox,
-    QProgressBar,
-    QTableWidget,
-    QTableWidgetItem,
-    QWidget,
-)
+from qtpy.QtWidgets import QWidget
 
-from napari_volseg.data.annotation import BACKGROUND, COLORS, LabelClass
-from napari_volseg.data.errors import InputError
-from napari_volseg.sparse.object_config import ObjectConfig
-from napari_volseg.widgets.files import ask_where_to_save, say_saved
-from napari_volseg.widgets.jobs import Job
-from napari_volseg.widgets.layers import class_colormap, classes_of, geometry_of, note, show_slice
-from napari_volseg.widgets.parts import (
-    DOT,
-    button,
-    column,
-    count,
-    label,
-    named,
-    row,
-    say,
-    table,
-)
+from napari_volseg.widgets.layers import classes_of, noted
+from napari_volseg.widgets.object_types import TypesPanel
+from napari_volseg.widgets.parts import button, column, count, label, row, say
+from napari_volseg.widgets.queue import QueuePanel
 from napari_volseg.widgets.surfaces import SurfaceSaver
-from napari_volseg.widgets.work import (
-    SortedObjects,
-    find_objects_of,
-    save_object_table,
-    sort_objects,
-)
+from napari_volseg.widgets.work import find_objects_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from napari.layers import Labels
+    from numpy.typing import NDArray
 
     from napari_volseg.data.volume import Volume
-    from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.objects import Objects
-    from napari_volseg.training.events import Progress
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
-
-COLUMNS = ("object", "type", "sure", "voxels")
-TABLE_SUFFIXES = {".csv": "CSV table"}
-
-SHOWN = 1000
-"""Objects listed in the window, the least sure first; the saved table has all."""
+    from napari_volseg.widgets.undo import Undo
+    from napari_volseg.widgets.work import FoundObjects
 
 
 class ObjectsPanel(QWidget):
-    """Find objects, click examples of each type, sort the rest; a layer and a table."""
+    """Find the objects; the panels below work on them until there is another prediction."""
 
-    def __init__(self, session: Session, background: Background, memory: Memory) -> None:
+    def __init__(
+        self, session: Session, background: Background, memory: Memory, undo: Undo
+    ) -> None:
         super().__init__()
         self._session = session
         self._background = background
-        self._memory = memory
-        self.job = Job(self)
-        self._build()
-        self.job.yielded.connect(self._on_event)
-        self.job.refused.connect(partial(say, self._state))
-        self.job.ended.connect(self._on_ended)
-        session.changed.prediction.connect(self.forget)
-        session.changed.busy.connect(self._show)
-        self.forget()
-
-    def _build(self) -> None:
+        self._volume: Volume | None = None
+        self._objects: Objects | None = None
         self._find = button(
             "Find objects",
             "find objects",
             "Every connected region of one class of the prediction is an object.",
         )
         self._found = label(role="muted", name="objects found")
-        self._type = named(
-            QComboBox(), "type of clicked objects", "Write a type, then click objects of it."
-        )
-        self._type.setEditable(True)
-        self._type.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self._type.addItems(["type A", "type B"])
-        self._pick = button(
-            "Click examples",
-            "click examples",
-            "While this is down, a click on an object in the picture makes it an example of "
-            "the type; a second click takes it back.",
-        )
-        self._pick.setCheckable(True)
-        self._examples = label(role="muted", name="examples given")
-        self._minutes = named(
-            QDoubleSpinBox(), "minutes to learn types", "How long to learn from the examples."
-        )
-        self._minutes.setRange(0.05, 60)
-        self._minutes.setValue(ObjectConfig().minutes)
-        self._minutes.setSuffix(" min")
-        self._sort = button(
-            "Sort objects",
-            "sort objects",
-            "Learn from the examples, then give every object a type.",
-            primary=True,
-        )
-        self._cancel = button("Cancel", "cancel sorting", "Stop; nothing is changed.")
-        self._bar = named(QProgressBar(), "sorting progress", "How much is done.")
-        self._bar.setRange(0, 100)
-        self._state = label(name="state of sorting")
-        self._table = table(
-            COLUMNS, 1, "sorted objects", "The least sure first; select one to see it."
-        )
-        self._table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self._save = button(
-            "Save table\N{HORIZONTAL ELLIPSIS}",
-            "save the table of objects",
-            "Write all objects with type, size and place to a CSV file.",
-        )
-        self._surfaces = SurfaceSaver(self._memory, self._selected)
-        self._with_objects = QWidget()
-        column(
-            self._with_objects,
-            [
-                row(label("type"), self._type, self._pick, stretch=1),
-                self._examples,
-                row(label("time"), self._minutes, self._sort, self._cancel, stretch=2),
-                self._surfaces,
-            ],
-        )
+        self.queue = QueuePanel(session, background, memory, undo)
+        self.types = TypesPanel(session, background, memory)
+        self._surfaces = SurfaceSaver(memory, self.types.selected)
         column(
             self,
             [
-                label("Sort objects into types", role="title"),
+                label("Objects", role="title"),
                 row(self._find, self._found, stretch=1),
-                self._with_objects,
-                self._bar,
-                self._state,
-                self._table,
-                row(self._save),
+                self.queue,
+                self._surfaces,
+                self.types,
             ],
         )
         self._find.clicked.connect(self.find)
-        self._pick.toggled.connect(self._on_picking)
-        self._sort.clicked.connect(self.sort)
-        self._cancel.clicked.connect(self.job.cancel)
-        self._table.itemSelectionChanged.connect(self._show_selected)
-        self._save.clicked.connect(self.save_table)
+        self.queue.reviewed.connect(self._on_reviewed)
+        session.changed.prediction.connect(self.forget)
+        session.changed.busy.connect(self._show)
+        self._show()
 
     def forget(self) -> None:
         """Forget the objects: the prediction they were found in is gone, or another one now."""
-        self.job.cancel()
-        self._objects: Objects | None = None
-        self._volume: Volume | None = None
-        self._layer: Labels | None = None
-        self._types: dict[str, int] = {}
-        self._given: dict[int, int] = {}
-        self._rows: tuple[ClassifiedObject, ...] = ()
-        self._pick.setChecked(False)
-        self._table.setRowCount(0)
-        self._surfaces.set_objects(None)
-        say(self._state, "")
+        say(self._found, "")
+        self.queue.end()
         self._show()
 
     def find(self) -> None:
@@ -176,199 +75,52 @@ class ObjectsPanel(QWidget):
         if prediction is None or volume is None:
             return
         self.forget()
-        say(self._state, "Looking for objects\N{HORIZONTAL ELLIPSIS}")
+        say(self._found, "Looking for them\N{HORIZONTAL ELLIPSIS}")
         self._background.run(
             find_objects_of,
             prediction.data.copy(),
-            done=partial(self._on_found, prediction, volume),
+            noted(prediction).get("kept", ()),
+            volume,
+            noted(prediction).get("doubt"),
+            done=partial(self._on_found, prediction, prediction.data, volume),
         )
 
-    def _on_found(self, prediction: Labels, volume: Volume, objects: Objects) -> None:
-        if prediction is not self._session.prediction:
+    def _on_found(
+        self, prediction: Labels, mask: NDArray[Any], volume: Volume, found: FoundObjects
+    ) -> None:
+        if prediction is not self._session.prediction or mask is not prediction.data:
             return
-        self._objects, self._volume = objects, volume
-        self._surfaces.set_objects(objects, volume, classes_of(prediction))
-        empty = "No object: everything is background. Predict first, or train longer."
-        say(self._state, "" if objects.found else empty)
-        self._show()
-
-    def _on_picking(self, picking: bool) -> None:
-        if not picking or self._objects is None:
-            return
-        layer = self._types_layer()
-        self._session.viewer.layers.selection.active = layer
-        say(self._state, "Click objects in the picture, some of each type.")
-
-    def _types_layer(self) -> Labels:
-        """Return the layer that shows the types, made anew if it was removed."""
-        image, volume, objects = self._session.image, self._volume, self._objects
-        assert image is not None and volume is not None and objects is not None
-        if self._layer is None or self._layer not in self._session.viewer.layers:
-            self._layer = Labels(
-                np.zeros(volume.shape, np.uint8), name=f"{volume.name} types", **geometry_of(image)
-            )
-            note(self._layer, role="types", volume=volume)
-            self._layer.editable = False
-            self._layer.mouse_drag_callbacks.append(self._on_mouse)
-            self._session.viewer.layers.append(self._layer)
-            for number, class_id in self._given.items():
-                self._color(number, class_id)
-        return self._layer
-
-    def _on_mouse(self, layer: Labels, event: Any) -> Iterator[None]:
-        """Take a click as an example; a drag moves the picture, as always."""
-        if not self._pick.isChecked() or event.button != 1:
-            return
-        voxel = np.round(layer.world_to_data(event.position)).astype(int)[-3:]
-        yield
-        if event.type == "mouse_move":
-            return
-        self.pick((int(voxel[0]), int(voxel[1]), int(voxel[2])))
-
-    def pick(self, voxel: tuple[int, int, int]) -> None:
-        """Make the object at a voxel (z, y, x) an example of the type, or no longer."""
-        name = self._type.currentText().strip()
-        if self._objects is None or self.job.running:
-            return
-        try:
-            number = self._objects.at(voxel)
-        except InputError:
-            say(self._state, "There is no object; click inside one.")
-            return
-        if not name:
-            say(self._state, "Write what type it is first.")
-            return
-        if self._type.findText(name) < 0:
-            self._type.addItem(name)
-        class_id = self._types.setdefault(name, BACKGROUND + 1 + len(self._types))
-        if self._given.get(number) == class_id:
-            del self._given[number]
-            class_id = 0
+        self._volume = volume
+        if found.objects.found:
+            self.queue.start(prediction, volume, found)
         else:
-            self._given[number] = class_id
-        self._color(number, class_id)
-        say(self._state, "")
+            empty = "No object: everything is background. Predict first, or train longer."
+            say(self._found, empty)
+
+    def _on_reviewed(self) -> None:
+        objects, before = self.queue.reviewing.objects, self._objects
+        self._objects = objects
+        if objects is before:
+            return
+        prediction = self._session.prediction
+        classes = () if prediction is None else classes_of(prediction)
+        self._surfaces.set_objects(objects, self._volume, classes)
+        if objects is None or before is None:
+            self.types.set_objects(objects, self._volume)
+        else:
+            self.types.update_objects(objects)
         self._show()
-
-    def _color(self, number: int, class_id: int) -> None:
-        """Show one object in the color of its type."""
-        objects, layer = self._objects, self._layer
-        if objects is None or layer is None:
-            return
-        box = objects.get(number).box
-        layer.colormap = class_colormap(self._classes(), dense=True)
-        layer.data[box][objects.labels[box] == number] = class_id
-        layer.refresh()
-
-    def _classes(self) -> list[LabelClass]:
-        """Return the types as classes, in the order in which they came up."""
-        return [
-            LabelClass(i, name, COLORS[(i - 1) % len(COLORS)]) for name, i in self._types.items()
-        ]
-
-    def _why_not_sort(self) -> str:
-        if self._session.busy and not self.job.running:
-            return f"{self._session.busy.capitalize()} goes on; wait, or stop it."
-        if len(set(self._given.values())) < 2:
-            return "Click examples of at least two types."
-        return ""
-
-    def sort(self) -> None:
-        """Learn from the examples and give every object a type."""
-        volume, objects = self._volume, self._objects
-        if volume is None or objects is None or self.job.running or self._why_not_sort():
-            return
-        self._pick.setChecked(False)
-        known = set(self._given.values())
-        types = [c for c in self._classes() if c.id in known]
-        config = ObjectConfig(minutes=self._minutes.value())
-        self._bar.setValue(0)
-        self.job.start(sort_objects, volume, objects, dict(self._given), types, config)
-        self._session.set_busy("sorting")
-
-    def _on_event(self, event: Progress | SortedObjects) -> None:
-        if not isinstance(event, SortedObjects):
-            self._bar.setValue(round(100 * event.fraction))
-            return
-        self._rows = event.rows
-        layer = self._types_layer()
-        layer.data = event.labels
-        layer.colormap = class_colormap(self._classes(), dense=True)
-        note(layer, classes=(LabelClass(BACKGROUND, "background", COLORS[0]), *self._classes()))
-        counts = Counter(r.class_id for r in event.rows)
-        parts = [f"{count(counts[c.id])} {c.name}" for c in self._classes() if counts[c.id]]
-        say(self._state, DOT.join(parts))
-        self._fill_table()
-
-    def _on_ended(self) -> None:
-        if self._session.busy == "sorting":
-            self._session.set_busy("")
-        self._show()
-
-    def _fill_table(self) -> None:
-        known = {c.id: c for c in self._classes()}
-        least_sure = sorted(self._rows, key=lambda r: (r.given, r.probability))[:SHOWN]
-        self._table.setRowCount(len(least_sure))
-        for at, r in enumerate(least_sure):
-            sure = "example" if r.given else f"{100 * r.probability:.0f}%"
-            texts = (str(r.object), known[r.class_id].name, sure, count(r.voxels))
-            for column_, text in enumerate(texts):
-                item = QTableWidgetItem(text)
-                item.setData(Qt.ItemDataRole.UserRole, r.object)
-                if column_ == 1:
-                    color = QColor(known[r.class_id].color)
-                    item.setData(Qt.ItemDataRole.DecorationRole, color)
-                self._table.setItem(at, column_, item)
-
-    def _selected(self) -> list[int]:
-        """Return the ids of the objects selected in the table."""
-        items = self._table.selectedItems()
-        return sorted({int(item.data(Qt.ItemDataRole.UserRole)) for item in items})
-
-    def _show_selected(self) -> None:
-        """Go to the slice, across z, through the middle of the selected object."""
-        selected = self._selected()
-        if not selected or self._objects is None or self._layer is None:
-            return
-        chosen = self._objects.get(selected[0])
-        if self._layer in self._session.viewer.layers:
-            show_slice(self._session.viewer, self._layer, 0, round(chosen.center[0]))
-
-    def save_table(self) -> None:
-        """Ask for a file and write the table there."""
-        volume = self._volume
-        if volume is None or not self._rows:
-            return
-        path = ask_where_to_save(
-            self, self._memory, "Save table", f"{volume.name}_objects", TABLE_SUFFIXES
-        )
-        if path is not None:
-            self._background.run(
-                save_object_table, path, self._rows, self._classes(), volume.unit, done=say_saved
-            )
 
     def _show(self) -> None:
-        found = self._objects is not None and bool(self._objects.found)
-        running = self.job.running
+        objects = self._objects
         self._find.setEnabled(self._session.prediction is not None and not self._session.busy)
-        say(self._found, f"{count(len(self._objects.found))} objects" if self._objects else "")
-        self._with_objects.setVisible(found)
-        for control in (self._type, self._pick, self._minutes):
-            control.setEnabled(not running)
-        self._sort.setVisible(not running)
-        self._sort.setEnabled(found and not self._why_not_sort())
-        self._cancel.setVisible(running)
-        self._bar.setVisible(running)
-        self._table.setVisible(bool(self._rows))
-        self._save.setVisible(bool(self._rows))
-        say(self._examples, self._examples_text() if found else "")
-
-    def _examples_text(self) -> str:
-        counts = Counter(self._given.values())
-        parts = [f"{c.name} {counts[c.id]}" for c in self._classes() if counts[c.id]]
-        return "examples: " + (", ".join(parts) or "none yet")
+        if objects is not None:
+            say(self._found, f"{count(len(objects.found))} objects")
+        for panel in (self.queue, self._surfaces, self.types):
+            panel.setVisible(objects is not None)
 
     def shutdown(self) -> None:
-        """End the thread at its next step, and drop what it still says."""
-        self.job.shutdown()
+        """End the threads, and let go of the layers."""
+        self.queue.shutdown()
+        self.types.shutdown()
         self._surfaces.shutdown()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QProgressBar, QWidget
 
+from napari_volseg.review.kept import put_kept
 from napari_volseg.widgets.files import (
     LABEL_SUFFIXES,
     MODEL_SUFFIXES,
@@ -17,7 +18,13 @@ from napari_volseg.widgets.files import (
     say_saved,
 )
 from napari_volseg.widgets.jobs import Background, Job
-from napari_volseg.widgets.layers import classes_of, region_on_view, visible_slice
+from napari_volseg.widgets.layers import (
+    classes_of,
+    note,
+    noted,
+    region_on_view,
+    visible_slice,
+)
 from napari_volseg.widgets.parts import (
     DOT,
     button,
@@ -184,6 +191,8 @@ class PredictStep(QWidget):
 
     def _on_event(self, event: PredictedRegion | RegionUncertainty | Predicted) -> None:
         if isinstance(event, Predicted):
+            if self._overlay is not None:
+                note(self._overlay, doubt=self._uncertainty.values)
             self._session.set_uncertainty(event.uncertainty)
         elif isinstance(event, RegionUncertainty):
             self._uncertainty.show_region(event)
@@ -195,6 +204,7 @@ class PredictStep(QWidget):
         if overlay is None:
             return
         overlay.data[piece.region] = piece.labels
+        put_kept(overlay.data[piece.region], piece.region, noted(overlay).get("kept", ()))
         self._fraction = piece.done / piece.total
         viewer = self._session.viewer
         if region_on_view(viewer, overlay, piece.region) and not self._refresh.isActive():

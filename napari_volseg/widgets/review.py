@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
+    from napari_volseg.widgets.undo import Undo
 
 COLUMNS = ("class", "held-out IoU", "voxels", "volume")
 
@@ -38,7 +39,9 @@ COLUMNS = ("class", "held-out IoU", "voxels", "volume")
 class ReviewStep(QWidget):
     """Scores and sizes of the classes, and a slice of the prediction as new paint."""
 
-    def __init__(self, session: Session, background: Background, memory: Memory) -> None:
+    def __init__(
+        self, session: Session, background: Background, memory: Memory, undo: Undo
+    ) -> None:
         super().__init__()
         self._session = session
         self._background = background
@@ -55,7 +58,7 @@ class ReviewStep(QWidget):
             "Take the prediction of the slice on view over as paint where nothing is labeled "
             "yet; correct it there and train again. Undo takes it back.",
         )
-        self.objects = ObjectsPanel(session, background, memory)
+        self.objects = ObjectsPanel(session, background, memory, undo)
         self.compare = ComparePanel(session, background, memory)
         reliability = ReliabilityPanel(session)
         copy = row(self._copy)

@@ -34,14 +34,19 @@ class UncertaintyOverlay(QWidget):
     """A check box, a legend, and a layer that fills as the prediction does.
 
     What a prediction is unsure of is kept whether it is shown or not, one byte a voxel: so
-    the box shows it at once.
+    the box shows it at once, and objects can be told by it.
+
+    Attributes
+    ----------
+    values : uint8 (Z, Y, X) or None
+        Normalized entropy, 255 for a mere guess; None if nothing was predicted.
     """
 
     def __init__(self, session: Session, memory: Memory) -> None:
         super().__init__()
         self._session = session
         self._memory = memory
-        self._values: NDArray[np.uint8] | None = None
+        self.values: NDArray[np.uint8] | None = None
         self._layer: Image | None = None
         self._box = named(
             QCheckBox("uncertainty"),
@@ -70,16 +75,16 @@ class UncertaintyOverlay(QWidget):
         """Get ready for a prediction of the session's volume."""
         if self._session.volume is None:
             return
-        self._values = np.zeros(self._session.volume.shape, dtype=np.uint8)
+        self.values = np.zeros(self._session.volume.shape, dtype=np.uint8)
         if self._layer is not None:
-            self._layer.data = self._values
+            self._layer.data = self.values
         self._show()
 
     def show_region(self, piece: RegionUncertainty) -> None:
         """Take what is unsure in a region; it is drawn soon, if it is on view."""
-        if self._values is None:
+        if self.values is None:
             return
-        self._values[piece.region] = piece.values
+        self.values[piece.region] = piece.values
         layer = self._layer
         if layer is None or self._refresh.isActive():
             return
@@ -88,7 +93,7 @@ class UncertaintyOverlay(QWidget):
 
     def _show(self) -> None:
         """Make the layer if it is wanted and there is something to show."""
-        session, values = self._session, self._values
+        session, values = self._session, self.values
         if self._layer is not None or values is None or not self._box.isChecked():
             return
         image, volume = session.image, session.volume
@@ -126,7 +131,7 @@ class UncertaintyOverlay(QWidget):
     def _on_prediction(self) -> None:
         """Forget what belongs to a prediction that is no more."""
         if self._session.prediction is None:
-            self._values = None
+            self.values = None
             self._take_away()
 
     def _on_removed(self, event: Any) -> None:
@@ -134,7 +139,7 @@ class UncertaintyOverlay(QWidget):
             return
         self._layer = None
         # Deleted by hand, it is not wanted any more; gone with its prediction, it is.
-        if self._values is not None:
+        if self.values is not None:
             self._box.setChecked(False)
 
     def shutdown(self) -> None:

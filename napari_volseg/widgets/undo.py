@@ -56,12 +56,15 @@ class Undo(QObject):
     -------
     changed(object)
         There is more or less to undo in this layer.
-    put(object, object)
-        In this layer there are other labels now, where the patches of this act are.
+    recorded(object, object)
+        Something was done to this layer, which this act undoes.
+    exchanged(object, object, object)
+        In this layer, this act was put, and that one undoes it.
     """
 
     changed = Signal(object)
-    put = Signal(object, object)
+    recorded = Signal(object, object)
+    exchanged = Signal(object, object, object)
 
     def __init__(self, session: Session, background: Background, parent: QObject) -> None:
         super().__init__(parent)
@@ -186,8 +189,8 @@ class Undo(QObject):
             # A painted class stays, also if it was not known yet when that was done.
             self._session.set_painted(layer, self._session.painted)
         layer.refresh()
+        self.exchanged.emit(layer, act, ready.opposite)
         self._keep(layer, history)
-        self.put.emit(layer, act)
         viewer = self._session.viewer
         place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
         viewer.status = f"{verb}: {act.name}{place}"
@@ -251,7 +254,7 @@ class Undo(QObject):
     def _record(self, layer: Labels, back: Act) -> None:
         if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:
             self._keep(layer, history_of(layer).done(back))
-            self.put.emit(layer, back)
+            self.recorded.emit(layer, back)
 
 
 @contextmanager

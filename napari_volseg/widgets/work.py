@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.compare import MaskComparison
+    from napari_volseg.review.kept import KeptObject
     from napari_volseg.review.objects import Objects
+    from napari_volseg.review.queue import MeasuredObject
     from napari_volseg.review.suggest import Suggestion, UncertaintyMap
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.object_config import ObjectConfig
@@ -95,14 +97,13 @@ def predict_on(
     """
     from napari_volseg.inference.predict import predict
     from napari_volseg.review.suggest import add_region, empty_map
+    from napari_volseg.review.uncertainty import doubt_levels
 
     uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
     for piece in predict(checkpoint, volume, near=near):
         yield piece
         entropy = add_region(uncertainty, piece.region, piece.probabilities)
-        # Rounding may have taken it beyond 1.
-        scaled = np.rint(255 * entropy.clip(0, 1)).astype(np.uint8)
-        yield RegionUncertainty(piece.region, scaled)
+        yield RegionUncertainty(piece.region, doubt_levels(entropy))
     yield Predicted(uncertainty)
 
 
@@ -173,11 +174,30 @@ def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> It
     yield from propose_between(volume, labels, axis, slices, near=near)
 
 
-def find_objects_of(labels: NDArray[Any]) -> Objects:
-    """Find the connected components of each class of a mask."""
-    from napari_volseg.review.objects import find_objects
+@dataclass(frozen=True, eq=False)
+class FoundObjects:
+    """The objects of a mask, what is known of each, and what was said of those kept."""
 
-    return find_objects(labels)
+    objects: Objects
+    measured: tuple[MeasuredObject, ...]
+    states: Mapping[int, str]
+
+
+def find_objects_of(
+    labels: NDArray[Any],
+    kept: Sequence[KeptObject],
+    volume: Volume,
+    doubt: NDArray[np.uint8] | None,
+) -> FoundObjects:
+    """Find the objects of a mask of a volume, around those that are kept, and measure them."""
+    from napari_volseg.review.kept import find_objects_around
+    from napari_volseg.review.queue import measure_object
+
+    objects = find_objects_around(labels, kept)
+    measured = [measure_object(objects, o, volume.spacing, doubt) for o in objects.found]
+    last = objects.found[len(objects.found) - len(kept) :]
+    states = {o.id: one.state for o, one in zip(last, kept, strict=True)}
+    return FoundObjects(objects, tuple(measured), states)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +249,22 @@ def save_object_table(
     from napari_volseg.review.object_table import ClassifiedVolume, write_table
 
     write_table(path, ClassifiedVolume(tuple(rows), tuple(types), unit).table())
+    return path
+
+
+def save_review_table(
+    path: Path,
+    objects: Objects,
+    measured: Sequence[MeasuredObject],
+    states: Mapping[int, str],
+    classes: Sequence[LabelClass],
+    volume: Volume,
+) -> Path:
+    """Write a CSV of a review, with a row for each object, and return its path."""
+    from napari_volseg.review.object_table import write_table
+    from napari_volseg.review.queue import review_table
+
+    write_table(path, review_table(objects, measured, states, classes, volume.spacing, volume.unit))
     return path
 
 

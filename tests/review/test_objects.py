@@ -8,7 +8,8 @@ from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity
 from napari_volseg.data.volume import Volume
-from napari_volseg.review.objects import crop_object, find_objects, gather_examples
+from napari_volseg.review.object_crops import crop_object, gather_examples
+from napari_volseg.review.objects import find_objects
 from napari_volseg.sparse.object_config import ObjectConfig
 
 MASK = ObjectConfig(sees="mask")

@@ -51,7 +51,7 @@ def sorting(dock, viewer):
 
 
 def give_examples(dock: VolSegDock, centers=CENTERS) -> None:
-    panel = dock.review.objects
+    panel = dock.review.objects.types
     find(dock, "click examples").setChecked(True)
     for name, side in (("ball", (10, 26)), ("rod", (42, 58))):
         find(dock, "type of clicked objects").setEditText(name)
@@ -65,7 +65,7 @@ def learn(dock: VolSegDock, minutes: float = 0.1) -> None:
     assert isinstance(spin_box, QDoubleSpinBox)
     spin_box.setValue(minutes)
     press(dock, "sort objects")
-    wait_until(lambda: not dock.review.objects.job.running, "objects are sorted", 120)
+    wait_until(lambda: not dock.review.objects.types.job.running, "objects are sorted", 120)
 
 
 def test_the_rest_are_sorted_like_the_examples(sorting, monkeypatch, tmp_path):
@@ -91,7 +91,7 @@ def test_the_rest_are_sorted_like_the_examples(sorting, monkeypatch, tmp_path):
 
 
 def test_a_second_click_takes_an_example_back_and_another_type_replaces_it(sorting):
-    panel = sorting.review.objects
+    panel = sorting.review.objects.types
     give_examples(sorting, CENTERS[:1])
     assert "ball 1" in find(sorting, "examples given").text()
     find(sorting, "type of clicked objects").setEditText("rod")
@@ -114,12 +114,12 @@ def test_sorting_can_be_cancelled_and_leaves_training_and_prediction_alone(sorti
     give_examples(sorting)
     find(sorting, "minutes to learn types").setValue(5)
     press(sorting, "sort objects")
-    wait_until(lambda: sorting.review.objects.job.heard, "learning begins")
+    wait_until(lambda: sorting.review.objects.types.job.heard, "learning begins")
     press(sorting, "step Train")
     assert not find(sorting, "train").isEnabled()
     press(sorting, "step Review")
     press(sorting, "cancel sorting")
-    wait_until(lambda: not sorting.review.objects.job.running, "it ends")
+    wait_until(lambda: not sorting.review.objects.types.job.running, "it ends")
     assert sorting.session.busy == ""
     assert find(sorting, "sorted objects").rowCount() == 0
 
@@ -130,7 +130,7 @@ def test_a_click_on_the_canvas_makes_an_example_and_a_drag_does_not(napari_viewe
     napari_viewer.window.add_dock_widget(dock, name="VolSeg")
     show_mask(dock, napari_viewer, volume, mask)
     find(dock, "click examples").setChecked(True)
-    layer = dock.review.objects._types_layer()
+    layer = dock.review.objects.types._types_layer()
     show_slice(napari_viewer, layer, 0, 8)
     live(0.3)
     at = on_canvas(napari_viewer, layer, CENTERS[5])

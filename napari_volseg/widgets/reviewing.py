@@ -1,0 +1,250 @@
+"""The review of a prediction: what is said of its objects, and what that changes where.
+
+What a review changes in the annotation is an act of its undo; with
+it goes what it changes in the prediction.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from napari_volseg.review.edits import Edit, Review, apply, painted, restore
+from napari_volseg.review.kept import KeptObject, cut_out, put_kept
+from napari_volseg.review.queue import (
+    ACCEPTED,
+    CORRECTED,
+    LOCKED,
+    REJECTED,
+    UNREVIEWED,
+    MeasuredObject,
+    measure_object,
+)
+from napari_volseg.widgets.layers import history_of, note, noted, set_voxels
+from napari_volseg.widgets.strokes import stroke_of
+from napari_volseg.widgets.undo import acting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from napari.layers import Labels
+
+    from napari_volseg.data.history import Act
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.session import Session
+    from napari_volseg.widgets.undo import Undo
+    from napari_volseg.widgets.work import FoundObjects
+
+
+class Reviewing:
+    """What is said of the objects of the prediction; one review at a time, or none.
+
+    Attributes
+    ----------
+    changed : signal (frozenset of int)
+        These objects are others now, or something else was said of them; all at the start.
+    measured : mapping of id to MeasuredObject
+    painting : int
+        The object that strokes change, 0 for none.
+    """
+
+    changed = Signal(frozenset)
+
+    def __init__(self, session: Session, background: Background, undo: Undo) -> None:
+        self._session = session
+        self._background = background
+        self._edits: WeakKeyDictionary[Act, Edit] = WeakKeyDictionary()
+        self._back: Edit | None = None
+        self._working = False
+        self._prediction: Labels | None = None
+        self._clear()
+        undo.recorded.connect(self._on_recorded)
+        undo.exchanged.connect(self._on_exchanged)
+
+    def _clear(self) -> None:
+        if self._prediction is not None:
+            self._prediction.events.paint.disconnect(self._protect)
+        self._prediction = None
+        self._review: Review | None = None
+        self._volume: Volume | None = None
+        self._kept: dict[int, KeptObject] = {}
+        self.measured: dict[int, MeasuredObject] = {}
+        self.painting = 0
+        self._edits.clear()
+
+    def start(self, prediction: Labels, volume: Volume, found: FoundObjects) -> None:
+        """Begin with the objects found in the prediction of a volume."""
+        self._clear()
+        self._prediction, self._volume = prediction, volume
+        self._review = Review(found.objects, prediction.data, found.states)
+        self.measured = {m.id: m for m in found.measured}
+        self._kept = dict(zip(found.states, noted(prediction).get("kept", ()), strict=True))
+        prediction.events.paint.connect(self._protect)
+        self.changed.emit(frozenset(self.measured))
+
+    def end(self) -> None:
+        """Forget it; what is kept stays with the prediction."""
+        self._clear()
+        self.changed.emit(frozenset())
+
+    @property
+    def objects(self) -> Objects | None:
+        """The objects as they are now."""
+        return None if self._review is None else self._review.objects
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Of the volume, (z, y, x)."""
+        return (1.0, 1.0, 1.0) if self._volume is None else self._volume.spacing
+
+    def number_at(self, voxel: tuple[int, int, int]) -> int:
+        """Return the object at a voxel (z, y, x), 0 if there is none."""
+        if self._review is None:
+            return 0
+        labels = self._review.objects.labels
+        inside = all(0 <= v < n for v, n in zip(voxel, labels.shape, strict=True))
+        return int(labels[voxel]) if inside else 0
+
+    @property
+    def states(self) -> Mapping[int, str]:
+        """What was said of the objects; nothing yet of those that are not among them."""
+        return {} if self._review is None else self._review.states
+
+    def state(self, number: int) -> str:
+        """Return what was said of an object."""
+        return self.states.get(number, UNREVIEWED)
+
+    @property
+    def possible(self) -> bool:
+        """Whether the objects are those of the prediction as it is."""
+        return (
+            self._review is not None
+            and self._prediction is not None
+            and self._prediction is self._session.prediction
+            and self._review.mask is self._prediction.data
+        )
+
+    def accept(self, number: int) -> None:
+        """Lock an object as it is; if it was accepted before, take that back."""
+        state = self.state(number)
+        if not self.possible or state == CORRECTED:
+            return
+        if state == REJECTED:
+            self.edit(partial(restore, state=ACCEPTED), number)
+        elif self._review is not None:
+            said = UNREVIEWED if state == ACCEPTED else ACCEPTED
+            states = {n: s for n, s in {**self.states, number: said}.items() if s != UNREVIEWED}
+            self._review = Review(self._review.objects, self._review.mask, states)
+            self._after({number})
+
+    def edit(self, make: Callable[..., Edit], *arguments: Any, paint: int = 0) -> bool:
+        """Change objects; what that means for the annotation becomes an act of its undo.
+
+        Parameters
+        ----------
+        make : callable (review, *arguments) -> Edit
+            Called in the background; its InputError is shown.
+        paint : int
+            The object that strokes change from then on.
+
+        Returns
+        -------
+        bool
+            False if that is not possible, or another change is not done yet.
+        """
+        review = self._review
+        if review is None or not self.possible or self._working:
+            return False
+        self._working = True
+        self._background.run(
+            make,
+            review,
+            *arguments,
+            done=partial(self._deliver, review, paint),
+            failed=self._rest,
+        )
+        return True
+
+    def _rest(self) -> None:
+        self._working = False
+
+    def _deliver(self, review: Review, paint: int, edit: Edit) -> None:
+        self._rest()
+        if review is not self._review or not self.possible:
+            return
+        annotation, box = self._session.annotation, edit.box
+        before = review.mask[box].copy()
+        self.painting = 0
+        back = self._apply(edit)
+        if annotation is None:
+            return
+        wanted = edit.annotate(before, annotation.data[box])
+        self._back = back
+        with acting(annotation, edit.name):
+            set_voxels(annotation, box, wanted != annotation.data[box], wanted)
+        self._back = None
+        if paint:
+            self.painting = paint
+            self.changed.emit(frozenset({paint}))
+
+    def _apply(self, edit: Edit) -> Edit:
+        """Put an edit into the prediction; return what takes it back."""
+        assert self._review is not None and self._prediction is not None
+        self._review, back = apply(self._review, edit)
+        self._prediction.refresh(extent=False)
+        self._after({*edit.states, *edit.classes})
+        return back
+
+    def _after(self, numbers: Collection[int]) -> None:
+        """Measure objects anew, and keep those that are locked."""
+        assert self._review is not None and self._volume is not None
+        objects, doubt = self._review.objects, noted(self._prediction).get("doubt")
+        for number in numbers:
+            self.measured.pop(number, None)
+            self._kept.pop(number, None)
+            if number in objects:
+                found = objects.get(number)
+                self.measured[number] = measure_object(objects, found, self._volume.spacing, doubt)
+                if self.state(number) in LOCKED:
+                    self._kept[number] = cut_out(objects, number, self.state(number))
+        note(self._prediction, kept=tuple(self._kept.values()))
+        if self.state(self.painting) != CORRECTED:
+            self.painting = 0
+        self.changed.emit(frozenset(numbers))
+
+    def _on_recorded(self, layer: Labels, act: Act) -> None:
+        if layer is not self._session.annotation or not self.possible:
+            return
+        if self._back is not None:
+            self._edits[act] = self._back
+        elif self.painting:
+            # napari tells of some strokes before it paints them.
+            QTimer.singleShot(0, partial(self._on_painted, layer, act))
+
+    def _on_painted(self, layer: Labels, act: Act) -> None:
+        is_last = history_of(layer).undoable[-1:] == (act,)
+        if self.painting and is_last and act.box is not None and self._review is not None:
+            edit = painted(self._review, self.painting, act.box, layer.data)
+            self._edits[act] = self._apply(edit)
+
+    def _on_exchanged(self, layer: Labels, act: Act, opposite: Act) -> None:
+        edit = self._edits.get(act)
+        if edit is not None and self.possible:
+            self._edits[opposite] = self._apply(edit)
+
+    def _protect(self, event: Any) -> None:
+        """Put back what a brush took from a locked object, where the prediction was unlocked."""
+        box, _, _ = stroke_of(event.value, event.source.data)
+        QTimer.singleShot(0, partial(self._put_kept, box))
+
+    def _put_kept(self, box: Region) -> None:
+        if self._prediction is not None and self.possible:
+            put_kept(self._prediction.data[box], box, self._kept.values())
+            self._prediction.refresh(extent=False)

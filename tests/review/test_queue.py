@@ -1,0 +1,102 @@
+"""What a review knows of objects, their order, and what outlasts a prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_volseg.data.annotation import default_classes
+from napari_volseg.review.kept import cut_out, find_objects_around, put_kept
+from napari_volseg.review.objects import find_objects
+from napari_volseg.review.queue import (
+    ACCEPTED,
+    CORRECTED,
+    largest_slice,
+    measure_object,
+    queue_order,
+    review_table,
+    reviewed_share,
+)
+from napari_volseg.review.uncertainty import doubt_levels
+
+SPACING = (2.0, 1.0, 0.5)
+
+
+@pytest.fixture
+def mask():
+    """Class 2: a pyramid, and a block at the border. Class 3: a small block."""
+    mask = np.ones((10, 12, 14), np.uint8)
+    for z in range(4):
+        mask[3 + z, 1 : 8 - z, 1 : 8 - z] = 2
+    mask[0:2, 9:12, 1:5] = 2
+    mask[5:8, 9:11, 9:11] = 3
+    return mask
+
+
+def measure(mask, doubt=None):
+    objects = find_objects(mask)
+    return [measure_object(objects, o, SPACING, doubt) for o in objects.found]
+
+
+def test_objects_are_measured_in_physical_units(mask):
+    doubt = np.full(mask.shape, 255, np.uint8)
+    doubt[mask == 2] = 204
+    doubt[mask == 3] = 0
+    border, pyramid, block = measure(mask, doubt)
+    assert (border.at_border, pyramid.at_border, block.at_border) == (True, False, False)
+    assert (border.voxels, border.size, border.extent) == (24, 24.0, (4.0, 3.0, 2.0))
+    assert [m.confidence for m in (border, pyramid, block)] == pytest.approx([0.2, 0.2, 1.0])
+    assert [m.class_id for m in (border, pyramid, block)] == [2, 2, 3]
+
+
+def test_what_is_large_and_unsure_comes_first(mask):
+    assert queue_order(measure(mask)) == [2, 1, 3]
+    doubt = np.full(mask.shape, 15, np.uint8)
+    doubt[mask == 3] = 255
+    assert queue_order(measure(mask, doubt)) == [3, 2, 1]
+
+
+def test_progress_counts_objects_and_volume(mask):
+    measured = measure(mask)
+    assert reviewed_share(measured, {}) == (0, 0)
+    objects, volume = reviewed_share(measured, {1: ACCEPTED, 3: CORRECTED})
+    assert objects == pytest.approx(2 / 3)
+    assert volume == pytest.approx((24 + 12) / (24 + 12 + 49 + 36 + 25 + 16))
+    assert reviewed_share([], {}) == (0, 0)
+
+
+def test_the_slice_shown_is_the_one_with_most_of_the_object(mask):
+    assert largest_slice(find_objects(mask), 2, 0) == 3
+    assert largest_slice(find_objects(mask), 2, 1) in range(1, 5)
+
+
+def test_the_table_has_a_row_of_plain_values_for_each_object(mask):
+    objects = find_objects(mask)
+    classes = default_classes((1, 2, 3))
+    rows = review_table(objects, measure(mask), {1: ACCEPTED}, classes, SPACING, "micrometer")
+    assert [row["state"] for row in rows] == ["accepted", "unreviewed", "unreviewed"]
+    assert rows[2]["class"] == "class 3" and rows[2]["confidence"] == ""
+    assert rows[2]["center_z_micrometer"] == 12.0 and rows[2]["extent_x_micrometer"] == 1.0
+
+
+def test_kept_objects_are_written_into_any_region_and_found_again_as_they_were(mask):
+    objects = find_objects(mask)
+    kept = [cut_out(objects, 2, ACCEPTED), cut_out(objects, 3, CORRECTED)]
+    later = np.full_like(mask, 2)  # all is one object, but for what is kept
+    for z in range(0, 10, 4):
+        region = slice(z, z + 4), slice(0, 12), slice(2, 14)
+        put_kept(later[region], region, kept)
+    assert (later[mask == 3] == 3).all() and (later[mask != 3] == 2).all()
+    before = later.copy()
+    found = find_objects_around(later, kept)
+    np.testing.assert_array_equal(later, before)
+    assert [(o.id, o.mask_label) for o in found.found] == [(1, 2), (2, 2), (3, 3)]
+    np.testing.assert_array_equal(found.labels == 2, objects.labels == 2)
+    np.testing.assert_array_equal(found.labels == 3, objects.labels == 3)
+    assert found.get(2).box == objects.get(2).box
+    assert found.get(2).center == pytest.approx(objects.get(2).center)
+
+
+def test_doubt_is_a_byte_a_voxel():
+    entropy = np.array([0.0, 0.5, 1.0000001], np.float32)
+    np.testing.assert_array_equal(doubt_levels(entropy), [0, 128, 255])
