@@ -30,10 +30,11 @@ demo: setup
 	       $(BIN)/napari-volseg demo; fi ;; \
 	esac
 
-# The networks of the tests are so small that a second thread only waits for the first.
+# The networks of the tests are so small that a second thread only waits for the first;
+# a second process does not.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	tools/with_display.sh $(BIN)/pytest -q
+	tools/with_display.sh $(BIN)/pytest -q -n auto --maxprocesses 4
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 Run it in the root of the repository, under a display or Xvfb:
 
     python -m resources.make_pictures [--minutes 5]
-    python -m resources.make_pictures --architectures [--minutes 1]
+    python -m resources.make_pictures --architectures [--minutes 1] [--only TITLE]
 
 The first paints slices of the phantom with the mouse, presses Train and Predict, and
 saves the window (window.png). The second goes on to choose every architecture in the
@@ -55,6 +55,7 @@ DOCK_WIDTH = 380
 PANEL = 300
 COLUMNS = 4
 TITLE = 26
+PAPER = "#262930"
 
 
 def main() -> None:
@@ -62,10 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="minutes to train")
     parser.add_argument("--architectures", action="store_true", help="all overlays side by side")
+    parser.add_argument("--only", default="", metavar="TITLE", help="one architecture anew")
     arguments = parser.parse_args()
     with painted_window() as (viewer, dock, truth):
         if arguments.architectures:
-            picture_architectures(viewer, dock, truth, arguments.minutes)
+            picture_architectures(viewer, dock, truth, arguments.minutes, arguments.only)
         else:
             picture_window(viewer, dock, arguments.minutes)
 
@@ -103,47 +105,52 @@ def picture_window(viewer: napari.Viewer, dock: VolSegDock, minutes: float) -> N
 
 
 def picture_architectures(
-    viewer: napari.Viewer, dock: VolSegDock, truth: Annotation, minutes: float
+    viewer: napari.Viewer, dock: VolSegDock, truth: Annotation, minutes: float, only: str
 ) -> None:
-    """Train and predict with every architecture, and save what the canvas shows of each."""
+    """Train and predict with every architecture, and save what the canvas shows of each.
+
+    With ``only``, the title of one, its picture takes the place of the one that there is.
+    """
     press(dock, "step Train")
     chosen = find(dock, "architecture")
     if not isinstance(chosen, QComboBox):
         raise LookupError("the architecture is chosen in no combo box")
     wait_until(lambda: chosen.count() > 1, "the architectures are listed")
-    panels = []
-    for index in range(chosen.count()):
+    titles = [chosen.itemText(index) for index in range(chosen.count())]
+    path = Path(__file__).with_name("architectures.png")
+    size = (COLUMNS * PANEL, -(-len(titles) // COLUMNS) * (PANEL + TITLE))
+    paper = Image.open(path).convert("RGB") if only else Image.new("RGB", size, PAPER)
+    for index, title in enumerate(titles):
+        if only not in ("", title):
+            continue
         press(dock, "step Train")
         chosen.setCurrentIndex(index)
         train_and_predict(dock, minutes)
         prediction = dock.session.prediction
         if prediction is None:
-            raise LookupError(f"{chosen.itemText(index)} predicted nothing")
+            raise LookupError(f"{title} predicted nothing")
         dock.session.annotation.visible = False
         show_slice(viewer, prediction, *VIEWED)
         live(1.0)
         unseen = dock.session.annotation.data == 0
         right = float((prediction.data == truth.labels)[unseen].mean())
-        print(f"{chosen.itemText(index):32} {100 * right:.1f}% of the voxels right", flush=True)
-        panels.append((chosen.itemText(index), viewer.screenshot(canvas_only=True, flash=False)))
+        print(f"{title:32} {100 * right:.1f}% of the voxels right", flush=True)
+        put_panel(paper, index, title, viewer.screenshot(canvas_only=True, flash=False))
         dock.session.annotation.visible = True
-    sheet(panels).save(Path(__file__).with_name("architectures.png"))
+    paper.save(path)
 
 
-def sheet(panels: list[tuple[str, np.ndarray]]) -> Image.Image:
-    """Lay out titled pictures side by side, cut to their middle square."""
-    rows = -(-len(panels) // COLUMNS)
-    paper = Image.new("RGB", (COLUMNS * PANEL, rows * (PANEL + TITLE)), "#262930")
+def put_panel(paper: Image.Image, index: int, title: str, pixels: np.ndarray) -> None:
+    """Put a titled picture, cut to its middle square, into its place on a sheet."""
+    left, top = index % COLUMNS * PANEL, index // COLUMNS * (PANEL + TITLE)
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    y, x = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(pixels[y : y + side, x : x + side, :3])
+    paper.paste(PAPER, (left, top, left + PANEL, top + PANEL + TITLE))
     draw, font = ImageDraw.Draw(paper), ImageFont.load_default(size=16)
-    for at, (title, pixels) in enumerate(panels):
-        left, top = at % COLUMNS * PANEL, at // COLUMNS * (PANEL + TITLE)
-        height, width = pixels.shape[:2]
-        side = min(height, width)
-        y, x = (height - side) // 2, (width - side) // 2
-        square = Image.fromarray(pixels[y : y + side, x : x + side, :3])
-        draw.text((left + 6, top + 4), title, "#f0f1f2", font)
-        paper.paste(square.resize((PANEL - 6, PANEL - 6)), (left + 3, top + TITLE))
-    return paper
+    draw.text((left + 6, top + 4), title, "#f0f1f2", font)
+    paper.paste(square.resize((PANEL - 6, PANEL - 6)), (left + 3, top + TITLE))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class MeasuredObject:
     extent : (z, y, x)
         Of its box, in the unit.
     confidence : float or None
-        Mean over its voxels of the probability of their class; None if that is not known.
+        1 minus the mean of the normalized entropy over its voxels; None if that is not known.
     at_border : bool
         It touches the border of the volume, so that a part of it may be missing.
     """

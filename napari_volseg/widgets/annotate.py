@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QWidget
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
-from napari_volseg.widgets.keys import HELP_KEY, Key, bind, unbind
+from napari_volseg.widgets.keys import HELP_KEY, Key, LayerKeys
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
@@ -20,8 +20,6 @@ from napari_volseg.widgets.undo import act_on
 from napari_volseg.widgets.undo_buttons import UndoButtons
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
-
     from napari_volseg.widgets.painted import Painted
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.undo import Undo
@@ -50,8 +48,8 @@ class AnnotateStep(QWidget):
         super().__init__()
         self._session = session
         self._undo = undo
-        self._bound: Labels | None = None
         self._build()
+        self._bound = LayerKeys(self.keys())
         # Scrolling through a volume moves the dims many times between two frames.
         self._place_timer = QTimer(self)
         self._place_timer.setSingleShot(True)
@@ -122,7 +120,7 @@ class AnnotateStep(QWidget):
         self._place_timer.stop()
         for emitter in self._dims_events:
             emitter.disconnect(self._on_dims)
-        self._unbind()
+        self._bound.bind()
         self._classes.stop()
         self._between.shutdown()
         self.paint_next.shutdown()
@@ -145,16 +143,8 @@ class AnnotateStep(QWidget):
         )
 
     def _bind(self) -> None:
-        self._unbind()
-        self._bound = self._session.annotation
-        if self._bound is not None:
-            bind(self._bound, self.keys())
+        self._bound.bind(self._session.annotation)
         self._show_place()
-
-    def _unbind(self) -> None:
-        if self._bound is not None:
-            unbind(self._bound, self.keys())
-            self._bound = None
 
     def _pick(self, position: int) -> None:
         if position < len(self._session.classes):

@@ -24,6 +24,7 @@ from napari_volseg.data.units import short_unit
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.header import LayerChoice
 from napari_volseg.widgets.jobs import Job
+from napari_volseg.widgets.keys import COMPARE_KEY, REPORT_KEY
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     class_colormap,
@@ -111,7 +112,7 @@ class ComparePanel(QWidget):
             "For masks of other programs. Otherwise 0 is unlabeled, and such voxels do not count.",
         )
         self._compare = button(
-            "Compare",
+            f"Compare  {COMPARE_KEY}",
             "compare masks",
             "Show where they agree, and by how much. The two are hidden under it; the eye in the "
             "list of layers shows them again.",
@@ -134,7 +135,7 @@ class ComparePanel(QWidget):
             for view in VIEW_OF_AXIS.values()
         ]
         self._save = button(
-            "Save report\N{HORIZONTAL ELLIPSIS}",
+            f"Save report\N{HORIZONTAL ELLIPSIS}  {REPORT_KEY}",
             "save the comparison",
             "A page with the tables and pictures of the slices that differ most.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
@@ -13,7 +14,17 @@ from napari_volseg.widgets.files import LABEL_SUFFIXES, ask_where_to_save, say_s
 from napari_volseg.widgets.header import Header
 from napari_volseg.widgets.jobs import Background
 from napari_volseg.widgets.journaling import Journaling
-from napari_volseg.widgets.keys import HelpCard
+from napari_volseg.widgets.keys import (
+    ANNOTATE_KEY,
+    COMPARE_KEY,
+    PREDICT_KEY,
+    REPORT_KEY,
+    REVIEW_KEY,
+    TRAIN_KEY,
+    HelpCard,
+    Key,
+    LayerKeys,
+)
 from napari_volseg.widgets.parts import SPACING, column, style_sheet, theme_colors
 from napari_volseg.widgets.predict import PredictStep
 from napari_volseg.widgets.review import ReviewStep
@@ -85,7 +96,9 @@ class VolSegDock(QWidget):
             self.review,
         )
         self._step = ANNOTATE
-        self._help = HelpCard((*self.annotate.keys(), *self.review.objects.queue.keys()))
+        others = (*self.annotate.keys(), *self.review.objects.queue.keys())
+        self._help = HelpCard((*self.keys(), *others))
+        self._bound = LayerKeys(self.keys())
         self._help.hide()
         content = QWidget()
         layout = column(content, [self._help, self.samples, *self._pages])
@@ -108,6 +121,9 @@ class VolSegDock(QWidget):
     def _connect(self) -> None:
         changed = self.session.changed
         changed.image.connect(self._show_page)
+        for signal in (changed.annotation, changed.prediction):
+            signal.connect(self._bind)
+        self._bind()
         for signal in (changed.painted, changed.model, changed.prediction, changed.busy):
             signal.connect(self._show_figures)
         self._journaling.state.connect(self.header.show_saved)
@@ -133,6 +149,42 @@ class VolSegDock(QWidget):
         self._step = step
         self._help.hide()
         self._show_page()
+
+    def keys(self) -> tuple[Key, ...]:
+        """Return what is bound on the annotation and on the prediction, whatever the step."""
+        return (
+            Key(ANNOTATE_KEY, "annotate", partial(self.go_to, ANNOTATE)),
+            Key(TRAIN_KEY, "train; there: train, or stop", self._train),
+            Key(PREDICT_KEY, "predict; there: predict, or cancel", self._predict),
+            Key(REVIEW_KEY, "review; there: find the objects", self._find_objects),
+            Key(COMPARE_KEY, "compare two masks", self.review.compare.compare),
+            Key(REPORT_KEY, "save the comparison", self.review.compare.save_report),
+        )
+
+    def _bind(self) -> None:
+        self._bound.bind(self.session.annotation, self.session.prediction)
+
+    def _train(self) -> None:
+        if self._step != TRAIN:
+            self.go_to(TRAIN)
+        elif self.train.job.running:
+            self.train.stop()
+        else:
+            self.train.train()
+
+    def _predict(self) -> None:
+        if self._step != PREDICT:
+            self.go_to(PREDICT)
+        elif self.predict.job.running:
+            self.predict.cancel()
+        else:
+            self.predict.predict()
+
+    def _find_objects(self) -> None:
+        if self._step != REVIEW:
+            self.go_to(REVIEW)
+        else:
+            self.review.objects.find()
 
     def _toggle_help(self) -> None:
         self._help.setVisible(self._help.isHidden())
@@ -196,6 +248,7 @@ class VolSegDock(QWidget):
         self.review.shutdown()
         self.annotate.stop()
         self.strip.stop()
+        self._bound.bind()
         self._scan.stop()
         self.undo.stop()
         self.session.close()

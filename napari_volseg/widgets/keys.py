@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 HELP_KEY = "H"
 """Not "?": napari takes all signs that need Shift for one and the same key."""
 
+ANNOTATE_KEY, TRAIN_KEY, PREDICT_KEY, REVIEW_KEY = "Shift+A", "Shift+T", "Shift+P", "Shift+R"
+"""Of the four steps: the first press goes there, the second does what the step is for."""
+
+COMPARE_KEY, REPORT_KEY = "Shift+C", "Shift+E"
+
 NAPARIS = {
     "napari:activate_labels_paint_mode": "brush",
     "napari:activate_labels_erase_mode": "eraser",
@@ -53,16 +58,22 @@ class Key:
     act: Callable[[], object]
 
 
-def bind(layer: Layer, keys: Iterable[Key]) -> None:
-    """Bind keys on one layer only, so that none of napari's own are taken."""
-    for key in keys:
-        layer.bind_key(_napari_key(key.key), _called_with_layer(key.act), overwrite=True)
+class LayerKeys:
+    """Keys that are bound on some layers only, so that none of napari's own are taken."""
 
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = tuple(keys)
+        self._layers: list[Layer] = []
 
-def unbind(layer: Layer, keys: Iterable[Key]) -> None:
-    """Give the keys of a layer back."""
-    for key in keys:
-        layer.bind_key(_napari_key(key.key), None)
+    def bind(self, *layers: Layer | None) -> None:
+        """Bind them on these layers, and on no others any more."""
+        for layer in self._layers:
+            for key in self._keys:
+                layer.bind_key(_napari_key(key.key), None)
+        self._layers = [layer for layer in layers if layer is not None]
+        for layer in self._layers:
+            for key in self._keys:
+                layer.bind_key(_napari_key(key.key), _called_with_layer(key.act), overwrite=True)
 
 
 def _napari_key(key: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
 
+from napari_volseg.widgets.keys import REVIEW_KEY
 from napari_volseg.widgets.layers import classes_of, noted
 from napari_volseg.widgets.object_types import TypesPanel
 from napari_volseg.widgets.parts import button, column, count, label, row, say
@@ -39,7 +40,7 @@ class ObjectsPanel(QWidget):
         self._volume: Volume | None = None
         self._objects: Objects | None = None
         self._find = button(
-            "Find objects",
+            f"Find objects  {REVIEW_KEY}",
             "find objects",
             "Every connected region of one class of the prediction is an object.",
         )
@@ -72,7 +73,7 @@ class ObjectsPanel(QWidget):
     def find(self) -> None:
         """Find the objects of the prediction, in the background."""
         prediction, volume = self._session.prediction, self._session.volume
-        if prediction is None or volume is None:
+        if prediction is None or volume is None or self._session.busy:
             return
         self.forget()
         say(self._found, "Looking for them\N{HORIZONTAL ELLIPSIS}")

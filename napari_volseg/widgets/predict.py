@@ -18,6 +18,7 @@ from napari_volseg.widgets.files import (
     say_saved,
 )
 from napari_volseg.widgets.jobs import Background, Job
+from napari_volseg.widgets.keys import PREDICT_KEY
 from napari_volseg.widgets.layers import (
     classes_of,
     note,
@@ -122,13 +123,15 @@ class PredictStep(QWidget):
             "Keep the model in one file, to predict with it later or to go on training.",
         )
         self._predict = button(
-            "Predict",
+            f"Predict  {PREDICT_KEY}",
             "predict",
             "Segment the whole volume, beginning with the slice on view.",
             primary=True,
         )
         self._cancel = button(
-            "Cancel", "cancel prediction", "Stop here; what is predicted so far stays on view."
+            f"Cancel  {PREDICT_KEY}",
+            "cancel prediction",
+            "Stop here; what is predicted so far stays on view.",
         )
         self._bar = named(QProgressBar(), "prediction progress", "How much is predicted.")
         self._bar.setRange(0, 100)

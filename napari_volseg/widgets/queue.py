@@ -25,7 +25,7 @@ from napari_volseg.review.queue import (
 )
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.fix_tools import FixTools
-from napari_volseg.widgets.keys import Key, bind, unbind
+from napari_volseg.widgets.keys import Key, LayerKeys
 from napari_volseg.widgets.layers import center_on, classes_of, show_slice, visible_slice
 from napari_volseg.widgets.object_list import ObjectList
 from napari_volseg.widgets.outline import Outline
@@ -74,8 +74,9 @@ class QueuePanel(QWidget):
         self._outline = Outline(session)
         self._current = 0
         self._been: list[int] = []
-        self._bound: list[Labels] = []
+        self._clicked: list[Labels] = []
         self._build()
+        self._bound = LayerKeys(self.keys())
         self.reviewing.changed.connect(self._on_changed)
         for signal in (session.changed.annotation, session.changed.prediction):
             signal.connect(self._bind)
@@ -168,13 +169,15 @@ class QueuePanel(QWidget):
         return lambda: act() if self.isVisible() and self.reviewing.possible else None
 
     def _bind(self) -> None:
-        for layer in self._bound:
-            unbind(layer, self.keys())
+        self._listen(self._session.annotation, self._session.prediction)
+
+    def _listen(self, *layers: Labels | None) -> None:
+        """Take keys and clicks of these layers, and of no others any more."""
+        self._bound.bind(*layers)
+        for layer in self._clicked:
             layer.mouse_drag_callbacks.remove(self._on_mouse)
-        layers = (self._session.annotation, self._session.prediction)
-        self._bound = [layer for layer in layers if layer is not None]
-        for layer in self._bound:
-            bind(layer, self.keys())
+        self._clicked = [layer for layer in layers if layer is not None]
+        for layer in self._clicked:
             layer.mouse_drag_callbacks.append(self._on_mouse)
 
     def start(self, prediction: Labels, volume: Volume, found: FoundObjects) -> None:
@@ -359,7 +362,4 @@ class QueuePanel(QWidget):
     def shutdown(self) -> None:
         """Take the outline away, and give the layers' keys back."""
         self._outline.hide()
-        for layer in self._bound:
-            unbind(layer, self.keys())
-            layer.mouse_drag_callbacks.remove(self._on_mouse)
-        self._bound = []
+        self._listen()

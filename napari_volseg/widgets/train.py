@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.widgets.jobs import Job
+from napari_volseg.widgets.keys import TRAIN_KEY
 from napari_volseg.widgets.live_paint import LivePaint
 from napari_volseg.widgets.parts import DOT, button, column, count, duration, label, named, row, say
 from napari_volseg.widgets.plot import TrainingPlot
@@ -87,11 +88,15 @@ class TrainStep(QWidget):
             "Forget the current model. Otherwise training goes on from it, with what is "
             "painted now, which is much faster after a correction.",
         )
-        self._train = button("Train", "train", "Train on what is painted.", primary=True)
+        self._train = button(
+            f"Train  {TRAIN_KEY}", "train", "Train on what is painted.", primary=True
+        )
         self._pause = button(
             "Pause", "pause training", "Hold the training, to have the machine for something else."
         )
-        self._stop = button("Stop", "stop training", "End now and keep the best model so far.")
+        self._stop = button(
+            f"Stop  {TRAIN_KEY}", "stop training", "End now and keep the best model so far."
+        )
         self._reason = label(role="warning", name="why training is not possible")
         self._status = label(name="training progress")
         self._machine = label(role="muted", name="device, memory and speed")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.stats import t
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.volume import Volume
 from napari_volseg.models.belief import Belief
+from napari_volseg.models.registry import Walk
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.places import HeldOutPlaces
 from napari_volseg.sparse.pool import build_pool
@@ -104,21 +106,23 @@ def pool():
     return replace(made, cases=(judged, made.cases[1], judged))
 
 
+SLABS = SimpleNamespace(walk=lambda config, shape: Walk(core=(5, 0, 0)))
+"""An architecture that walks over a volume in slabs."""
+
+
 def test_a_network_that_is_good_near_paint_only_is_found_out(pool, monkeypatch):
     volume = pool.cases[0].volume
 
-    def class_opinions(*arguments, wanted, **options):
-        """Right up to z = 12, background beyond, in tiles; nothing where it is not wanted."""
-        for start in range(0, 16, 5):
-            region = (slice(start, start + 5), slice(0, 40), slice(0, 40))
-            z, _, x = np.mgrid[start : min(start + 5, 16), :40, :40]
+    def class_opinions(*arguments):
+        """Right up to z = 12, background beyond."""
+        for tile in arguments[-1]:
+            z, _, x = np.mgrid[tile.write]
             foreground = torch.from_numpy((x >= 10) & (x < 30) & (z <= 12))
-            if wanted(region):
-                yield region, torch.stack([~foreground, foreground]).float()[None], 1, 1
+            yield tile.write, torch.stack([~foreground, foreground]).float()[None], 1, 1
 
     monkeypatch.setattr(held_out, "class_opinions", class_opinions)
     monkeypatch.setattr(held_out, "fit_belief", lambda *a: Belief())
-    score = held_out.score_held_out(torch.nn.Identity(), None, None, pool)
+    score = held_out.score_held_out(torch.nn.Identity(), None, SLABS, pool)
     evidence, places = score.evidence, pool.cases[0].places
     # What is held out of the xz slice is 1 to 6 voxels from the rest of it.
     assert volume.spacing == (1.0, 1.0, 1.0) and 3 < places.reach < 6

@@ -235,7 +235,8 @@ def test_the_keys_in_napari(napari_viewer, napari_dock, model, no_errors):
 
 
 def test_the_card_lists_every_key_that_is_bound(painted):
-    keys = (*painted.annotate.keys(), *painted.review.objects.queue.keys())
+    queue = painted.review.objects.queue
+    keys = (*painted.annotate.keys(), *queue.keys(), *painted.keys())
     bound = {str(key) for key in painted.session.annotation.keymap}
     assert {key.key for key in keys} == bound
     press(painted, "help on keys")
