@@ -54,10 +54,17 @@ def empty_blocks(
     shape: Sequence[int], n_classes: int, spacing: Sequence[float], use: NDArray[np.int8] | None
 ) -> Blocks:
     """Cut a volume into blocks that hold no paint, for the use that is decided on, if any."""
-    edge = np.maximum(1, np.round(HELD_OUT_BLOCK * min(spacing) / np.asarray(spacing))).astype(int)
-    grid = tuple(-(-np.asarray(shape) // edge))
+    edge, grid = block_grid(shape, spacing)
     decided = np.full(grid, UNDECIDED, np.int8) if use is None else use
     return Blocks(edge, np.zeros((n_classes, *grid), np.int64), decided)
+
+
+def block_grid(
+    shape: Sequence[int], spacing: Sequence[float]
+) -> tuple[NDArray[np.intp], tuple[int, ...]]:
+    """Return the edge of the blocks of a volume, and how many there are along each axis."""
+    edge = np.maximum(1, np.round(HELD_OUT_BLOCK * min(spacing) / np.asarray(spacing))).astype(int)
+    return edge, tuple((-(-np.asarray(shape) // edge)).tolist())
 
 
 def share_out(

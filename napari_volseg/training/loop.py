@@ -76,7 +76,8 @@ def train(
     config : TrainingConfig, optional
     resume : Checkpoint, optional
         Where to go on: an unfinished training of the same cases and config is continued
-        as if it had never stopped; otherwise its weights are where a new training starts.
+        as if it had never stopped; otherwise its weights are where a new training starts,
+        which holds out the same blocks.
 
     Raises
     ------
@@ -87,8 +88,7 @@ def train(
     config = config or TrainingConfig()
     cases = (cases,) if isinstance(cases, Case) else tuple(cases)
     device = pick_device(config.device)
-    earlier = resume if resume is not None and continues(resume, cases, config) else None
-    pool = build_pool(cases, config, device, block_uses(earlier) if earlier else ())
+    pool = build_pool(cases, config, device, block_uses(resume, cases) if resume else ())
     material = Material(cases, pool)
     architecture = get_architecture(config.model)
     if resume is None:
@@ -104,8 +104,12 @@ def train(
     budget = plan_budget(config, stages)
     optimizer_state = None
     warm = False
-    if earlier is not None:
-        optimizer_state = restore(run, earlier)
+    if (
+        resume is not None
+        and continues(resume, cases, config)
+        and resume.progress["stage"] < len(stages)
+    ):
+        optimizer_state = restore(run, resume)
     elif resume is not None:
         warm = True
         start_weights(run.module, resume, pool.class_ids)

@@ -15,6 +15,7 @@ from napari_volseg.data.intensity import pooled_intensity
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.evidence import Evidence
+from napari_volseg.sparse.hold_out import block_grid
 from napari_volseg.training.events import Score
 
 if TYPE_CHECKING:
@@ -176,14 +177,20 @@ def check_resume(checkpoint: Checkpoint, cases: Sequence[Case], config: Training
 
 
 def continues(checkpoint: Checkpoint, cases: Sequence[Case], config: TrainingConfig) -> bool:
-    """Whether a checkpoint is an earlier moment of this very training."""
+    """Whether a checkpoint is a moment of this very training, or its end."""
     return checkpoint.progress.get("fingerprint") == fingerprint(cases, config)
 
 
-def block_uses(checkpoint: Checkpoint) -> list[NDArray[np.int8]]:
-    """Return for each case which blocks were held out; none for a checkpoint of long ago."""
+def block_uses(checkpoint: Checkpoint, cases: Sequence[Case]) -> list[NDArray[np.int8]]:
+    """Return for each case which blocks were held out.
+
+    A training that goes on from a network must not be judged by what that has seen. None if
+    it was of other volumes, as far as their shapes tell.
+    """
     keys = [key for key in checkpoint.state if key.startswith("blocks.")]
-    return [checkpoint.state[f"blocks.{number}"].numpy() for number in range(len(keys))]
+    uses = [checkpoint.state[f"blocks.{number}"].numpy() for number in range(len(keys))]
+    grids = [block_grid(case.volume.shape, case.volume.spacing)[1] for case in cases]
+    return uses if [use.shape for use in uses] == grids else []
 
 
 def forget_scores(run: Run) -> None:

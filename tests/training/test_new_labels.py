@@ -97,7 +97,7 @@ def test_stopped_and_resumed_equals_uninterrupted(told_at, tmp_path):
     news = changes(now.annotation.labels)
     whole = train_telling(case, {told_at: news})[-1].checkpoint
     half = train_telling(case, {told_at: news, 10: Command.STOP})[-1].checkpoint
-    (use,) = block_uses(half)
+    (use,) = block_uses(half, [now])
     at_once = build_pool([now], CONFIG, torch.device("cpu")).cases[0].blocks.use
     assert not np.array_equal(use, at_once), "what is held out shows what was painted when"
     save_model(half, tmp_path / "half.volseg")
@@ -238,3 +238,15 @@ def test_every_architecture_sees_the_change_at_once(name):
     assert told.keys() == plain.keys()
     assert [told[step] for step in range(1, 6)] == [plain[step] for step in range(1, 6)]
     assert told[6] != plain[6]
+
+
+def test_a_finished_training_trains_on_and_is_judged_by_the_same_voxels():
+    case = make_case()
+    first = list(train(case, CONFIG))[-1].checkpoint
+    again = list(train(case, CONFIG, resume=first))[-1].checkpoint
+    assert again.step == first.step > 0 and not same_weights(again.weights, first.weights)
+    more = with_labels(case, repainted(case))
+    corrected = list(train(more, CONFIG, resume=first))[-1].checkpoint
+    (use,), (later,) = block_uses(first, [case]), block_uses(corrected, [more])
+    np.testing.assert_array_equal(later[use > 0], use[use > 0])
+    assert block_uses(first, [case, case]) == []
