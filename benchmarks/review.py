@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -118,7 +119,11 @@ def main() -> None:
         dock.shutdown()
         live(0.5)
         viewer.close()
-    result = {"objects": arguments.objects, "machine": platform.processor(), **figures}
+    result = {
+        "objects": arguments.objects,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **figures,
+    }
     print(json.dumps(result, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
