@@ -109,7 +109,7 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[128, 256, 512])
     parser.add_argument("--size", type=int, default=256, help="of the cube for the cluster")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
