@@ -1,6 +1,6 @@
 """Prediction into OME-Zarr: memory and time by size, and how well two workers share the work.
 
-    python benchmarks/streamed.py [--sizes 128 256 512] [--size 256] [--json FILE]
+    python -m benchmarks.streamed [--sizes 128 256 512] [--size 256] [--json FILE]
 
 A narrow 3D U-Net that was never trained predicts cubes that are generated on disk, with
 `napari-volseg predict` in a process of its own: seconds of wall clock, and the most that it
@@ -19,10 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
@@ -37,11 +35,12 @@ from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, save_model
 from napari_volseg.models.unet3d import UNet3DConfig, build
 from napari_volseg.sparse.config import TrainingConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.inference.dask_cluster import dask_cluster
 
 TINY = 32
+JOIN_SECONDS = 8
+"""Until all workers have found the scheduler."""
+
 CONFIG = UNet3DConfig(
     channels=4, pooling=((2, 2, 2),) * 2, kernels=((3, 3, 3),) * 3, padding="same",
     test_statistics="running", tile=(64, 64, 64),
@@ -82,30 +81,6 @@ def predict(model: Path, image: Path, output: Path, *options: str) -> tuple[floa
     return time.perf_counter() - began, usage.ru_maxrss / 1e3
 
 
-@contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[str]:
-    """Start a scheduler and workers of one thread each; yield the address."""
-    found = folder / f"scheduler_{workers}.json"
-    dask = (sys.executable, "-m", "dask")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    options = ("--scheduler-file", str(found), "--no-dashboard")
-    where = ("--host", "127.0.0.1", "--port", "0")
-    one = ("--nthreads", "1", "--no-nanny")
-    commands = [(*dask, "scheduler", *where, *options)]
-    commands += [(*dask, "worker", *one, *options)] * workers
-    processes = [subprocess.Popen(command, env=environment, **quiet) for command in commands]
-    try:
-        while not found.exists():
-            time.sleep(0.1)
-        time.sleep(8)  # until the workers have joined
-        yield json.loads(found.read_text())["address"]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -134,7 +109,8 @@ def main() -> None:
         times = {}
         for workers in (1, 2):
             output = here / f"by_{workers}.ome.zarr"
-            with cluster(here, workers) as address:
+            with dask_cluster(here, workers) as (address, _):
+                time.sleep(JOIN_SECONDS)
                 # The first is for the workers to import what they need.
                 predict(model, here / f"{TINY}.ome.zarr", here / "tiny.ome.zarr", "--dask", address)
                 times[workers], _ = predict(model, image, output, "--dask", address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,20 +186,18 @@ def write_files(job: Job, predictor: Predictor) -> Counter[int]:
     """Predict in memory and write files; return the number of voxels of each label."""
     checkpoint, volume = predictor.checkpoint, predictor.volume
 
-    def room_for(wanted: Path | None, channels: int) -> NDArray[np.float32] | None:
-        return np.zeros((channels, *volume.shape), dtype=np.float32) if wanted else None
+    def room_for(channels: int) -> NDArray[np.float32]:
+        return np.zeros((channels, *volume.shape), dtype=np.float32)
 
     labels = np.zeros(volume.shape, dtype=label_table(checkpoint.class_ids).dtype)
-    probabilities = room_for(job.probabilities, len(checkpoint.classes))
-    uncertainty = room_for(job.uncertainty, 1)
+    outputs: list[tuple[NDArray[Any], Values]] = [(labels, labels_of)]
+    if job.probabilities is not None:
+        outputs.append((probabilities := room_for(len(checkpoint.classes)), probabilities_of))
+    if job.uncertainty is not None:
+        outputs.append((uncertainty := room_for(1), entropy_of))
     with progress(job.image.name) as report:
-        for piece in predictor.predict(predictor.tiles):
-            labels[piece.region] = piece.labels
-            if probabilities is not None:
-                probabilities[(slice(None), *piece.region)] = piece.probabilities
-            if uncertainty is not None:
-                uncertainty[(0, *piece.region)] = entropy_of(piece)
-            report(piece.done / piece.total, f"region {piece.done} of {piece.total}")
+        for done, total in write_tiles(predictor, outputs, predictor.tiles):
+            report(done / total, f"region {done} of {total}")
     if job.probabilities is not None:
         write_probabilities(job.probabilities, probabilities, volume, checkpoint.classes)
     if job.uncertainty is not None:
@@ -217,23 +216,25 @@ def write_chunks(job: Job, predictor: Predictor, cluster: Cluster | None) -> Cou
         Whose workers predict instead of this process.
     """
     checkpoint, volume = predictor.checkpoint, predictor.volume
-    chunks, identity = chunk_shape(predictor), identify(predictor)
+    open_output = partial(
+        begin, volume=volume, chunks=chunk_shape(predictor), belongs_to=identify(predictor)
+    )
     dtype = label_table(checkpoint.class_ids).dtype
-    labels = begin(job.labels, volume, dtype, chunks, identity, classes=checkpoint.classes)
+    labels = open_output(job.labels, dtype=dtype, classes=checkpoint.classes)
     outputs: list[tuple[Unfinished, Values]] = [(labels, labels_of)]
     if job.probabilities is not None:
         names = tuple(c.name for c in checkpoint.classes)
-        room = begin(job.probabilities, volume, np.float32, chunks, identity, channel_names=names)
+        room = open_output(job.probabilities, dtype=np.float32, channel_names=names)
         outputs.append((room, probabilities_of))
     if job.uncertainty is not None:
-        names = ("uncertainty",)
-        room = begin(job.uncertainty, volume, np.float32, chunks, identity, channel_names=names)
+        room = open_output(job.uncertainty, dtype=np.float32, channel_names=("uncertainty",))
         outputs.append((room, entropy_of))
-    tiles, total = missing_tiles(predictor, outputs), len(predictor.tiles)
+    tiles, total = missing_tiles(predictor, labels), len(predictor.tiles)
     if cluster is None:
-        written = write_tiles(predictor, outputs, tiles)
+        written = write_tiles(predictor, [(o.array, values) for o, values in outputs], tiles)
     else:
-        written = predict_on_cluster(cluster, job.image, outputs, tiles)
+        places = [(o.path, values) for o, values in outputs]
+        written = predict_on_cluster(cluster, job.image, places, tiles)
     with progress(job.image.name) as report:
         if tiles and len(tiles) < total:
             say(f"{job.labels}: going on, {total - len(tiles)} of {total} regions are done")

@@ -16,7 +16,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_volume
 from napari_volseg.data.unfinished import reopen
 from napari_volseg.inference.predict import Predictor, prepare
-from napari_volseg.inference.streamed import Outputs, Values, write_tiles
+from napari_volseg.inference.streamed import Values, write_tiles
 from napari_volseg.models.checkpoint import load_model
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Cluster:
 
 
 def predict_on_cluster(
-    cluster: Cluster, image: Path, outputs: Outputs, tiles: Sequence[Tile]
+    cluster: Cluster, image: Path, outputs: Sequence[tuple[Path, Values]], tiles: Sequence[Tile]
 ) -> Iterator[tuple[int, int]]:
     """Predict tiles of an image on a cluster.
 
@@ -61,8 +61,8 @@ def predict_on_cluster(
     cluster : Cluster
     image : Path
         As every worker sees it.
-    outputs : sequence of (Unfinished, callable)
-        The labels are the first.
+    outputs : sequence of (Path, callable)
+        What has been begun (``data.unfinished``); the labels are the first.
     tiles : sequence of Tile
 
     Yields
@@ -95,7 +95,7 @@ def predict_on_cluster(
             batches,
             model=cluster.model.resolve(),
             image=image.resolve(),
-            outputs=[(unfinished.path.resolve(), values) for unfinished, values in outputs],
+            outputs=[(path.resolve(), values) for path, values in outputs],
             device=cluster.device,
             key_of_predictor=uuid.uuid4().hex,
             pure=False,
@@ -115,7 +115,7 @@ def _predict_batch(
     key_of_predictor: str,
 ) -> int:
     """Predict and write some tiles, on a worker; return how many."""
-    opened = [(reopen(path), values) for path, values in outputs]
+    opened = [(reopen(path).array, values) for path, values in outputs]
     for _ in write_tiles(_predictor(model, image, device, key_of_predictor), opened, batch):
         pass
     return len(batch)

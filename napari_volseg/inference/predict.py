@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +108,7 @@ class Predictor:
         """What the network is."""
         return get_architecture(self.checkpoint.model)
 
-    @property
+    @cached_property
     def tiles(self) -> list[Tile]:
         """The tiles that cover the volume, in the order in which they lie."""
         shape = self.volume.shape

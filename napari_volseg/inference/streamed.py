@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_volseg.data.unfinished import Unfinished
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.tiles import Tile
+    from napari_volseg.data.unfinished import Unfinished
     from napari_volseg.inference.predict import PredictedRegion, Predictor
 
 Values = Callable[["PredictedRegion"], "NDArray[Any]"]
-Outputs = Sequence[tuple[Unfinished, Values]]
-"""What is written, and what of a finished region goes there; the labels are the first."""
+Outputs = Sequence[tuple[Any, Values]]
+"""Arrays, in memory or on disk, and what of a finished region goes there; the labels are the
+first."""
 
 LONGEST_CHUNK = 256
 """Edge of a chunk where a region is a whole axis, in voxels."""
@@ -51,9 +51,8 @@ def identify(predictor: Predictor) -> str:
     return digest.hexdigest()
 
 
-def missing_tiles(predictor: Predictor, outputs: Outputs) -> list[Tile]:
+def missing_tiles(predictor: Predictor, labels: Unfinished) -> list[Tile]:
     """Return the tiles whose regions are not on disk yet."""
-    labels, _ = outputs[0]
     return [tile for tile in predictor.tiles if not labels.has(tile.write)]
 
 
@@ -68,6 +67,6 @@ def write_tiles(
     """
     for piece in predictor.predict(tiles):
         # The labels come last: with them, a region counts as finished.
-        for unfinished, values in reversed(outputs):
-            unfinished.array[(..., *piece.region)] = values(piece)
+        for array, values in reversed(outputs):
+            array[(..., *piece.region)] = values(piece)
         yield piece.done, piece.total

@@ -269,3 +269,15 @@ def invert_mean(maps: Tensor, degrees: Sequence[float], detector: Detector) -> T
     """
     scale = math.pi * detector.diagonal / len(degrees)
     return backproject(ramp_filter(maps), degrees, detector) * scale
+
+
+def pool_by_two(volume: Tensor) -> Tensor:
+    """Average each voxel of (B, M, Z, Y, X) with those before it: pooling of 2, stride 1.
+
+    Axis by axis, which a CPU does several times faster than ``avg_pool3d``.
+    """
+    total = functional.pad(volume, (1, 0, 1, 0, 1, 0), mode="replicate")
+    for axis in (2, 3, 4):
+        size = volume.shape[axis]
+        total = total.narrow(axis, 1, size) + total.narrow(axis, 0, size)
+    return total / 8

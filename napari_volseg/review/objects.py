@@ -90,6 +90,11 @@ class Objects:
             raise InputError(f"no object {number}; they go from 1 to {self.last_id}")
         return self._by_id[number]
 
+    def number_at(self, voxel: Sequence[int]) -> int:
+        """Return the object at a voxel (z, y, x), 0 for none, also outside the mask."""
+        inside = all(0 <= v < n for v, n in zip(voxel, self.labels.shape, strict=True))
+        return int(self.labels[tuple(voxel)]) if inside else 0
+
     def at(self, voxel: Sequence[int]) -> int:
         """Return the object at a voxel (z, y, x).
 
@@ -98,8 +103,8 @@ class Objects:
         InputError
             If the voxel is outside the mask, or holds no object.
         """
-        inside = all(0 <= v < n for v, n in zip(voxel, self.labels.shape, strict=True))
-        if not inside or not (found := int(self.labels[tuple(voxel)])):
+        found = self.number_at(voxel)
+        if not found:
             raise InputError(
                 f"no object at voxel {tuple(voxel)} (z, y, x) of a mask of shape "
                 f"{self.labels.shape}; point at a voxel inside an object"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.hold_out import share_out
 from napari_volseg.sparse.places import slice_axes
 from napari_volseg.sparse.pool import pool_of, to_target
@@ -50,7 +51,7 @@ def relabel(
     """
     case = pool.cases[0]
     # A voxel's slice is told by its neighbors too.
-    seen = [_grown(region, case.target.shape) for region in regions]
+    seen = [crop_around(region, (1,) * 3, (1,) * 3, case.target.shape)[0] for region in regions]
 
     def before(region: Region) -> NDArray[np.int16]:
         return np.maximum(case.target[region], case.held_out[region])
@@ -84,14 +85,6 @@ def relabel(
     case.target[tuple(places[~out].T)] = new[~out]
     case.held_out[tuple(places[out].T)] = new[out]
     return changed
-
-
-def _grown(region: Region, shape: Sequence[int]) -> Region:
-    z, y, x = (
-        slice(max(0, side.start - 1), min(n, side.stop + 1))
-        for side, n in zip(region, shape, strict=True)
-    )
-    return z, y, x
 
 
 def _labeled(

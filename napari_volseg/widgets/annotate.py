@@ -12,7 +12,7 @@ from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
 from napari_volseg.widgets.keys import HELP_KEY, Key, LayerKeys
-from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice
+from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice, watch_slice
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
@@ -55,10 +55,7 @@ class AnnotateStep(QWidget):
         self._place_timer.setSingleShot(True)
         self._place_timer.setInterval(50)
         self._place_timer.timeout.connect(self._show_place)
-        dims_events = session.viewer.dims.events
-        self._dims_events = (dims_events.current_step, dims_events.order, dims_events.ndisplay)
-        for emitter in self._dims_events:
-            emitter.connect(self._on_dims)
+        self._unwatch = watch_slice(session.viewer, self._on_dims)
         session.changed.annotation.connect(self._bind)
         session.changed.painted.connect(self._show_hint)
         self._bind()
@@ -118,8 +115,7 @@ class AnnotateStep(QWidget):
     def stop(self) -> None:
         """Listen to the viewer no more, and give the layer's keys back."""
         self._place_timer.stop()
-        for emitter in self._dims_events:
-            emitter.disconnect(self._on_dims)
+        self._unwatch()
         self._bound.bind()
         self._classes.stop()
         self._between.shutdown()

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.review.uncertainty import slice_confidence
-from napari_volseg.widgets.layers import show_slice, visible_slice
+from napari_volseg.widgets.layers import show_slice, visible_slice, watch_slice
 from napari_volseg.widgets.parts import column, label, named
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ class ConfidenceStrip(QWidget):
         self._bars = SliceBars()
         column(self, [self._words, self._bars]).setSpacing(2)
         self._bars.picked.connect(self._go)
-        dims_events = session.viewer.dims.events
-        self._dims_events = (dims_events.current_step, dims_events.order, dims_events.ndisplay)
-        for emitter in self._dims_events:
-            emitter.connect(self._show)
+        self._unwatch = watch_slice(session.viewer, self._show)
         session.changed.uncertainty.connect(self._show)
         session.changed.painted.connect(self._show)
         self._show()
@@ -54,8 +51,7 @@ class ConfidenceStrip(QWidget):
 
     def stop(self) -> None:
         """Listen to the viewer no more."""
-        for emitter in self._dims_events:
-            emitter.disconnect(self._show)
+        self._unwatch()
 
     def _show(self, event: Any = None) -> None:
         session = self._session

@@ -38,6 +38,7 @@ from napari_volseg.widgets.undo import Undo
 from napari_volseg.widgets.work import save_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -154,9 +155,21 @@ class VolSegDock(QWidget):
         """Return what is bound on the annotation and on the prediction, whatever the step."""
         return (
             Key(ANNOTATE_KEY, "annotate", partial(self.go_to, ANNOTATE)),
-            Key(TRAIN_KEY, "train; there: train, or stop", self._train),
-            Key(PREDICT_KEY, "predict; there: predict, or cancel", self._predict),
-            Key(REVIEW_KEY, "review; there: find the objects", self._find_objects),
+            Key(
+                TRAIN_KEY,
+                "train; there: train, or stop",
+                partial(self._go_or_do, TRAIN, self.train.train_or_stop),
+            ),
+            Key(
+                PREDICT_KEY,
+                "predict; there: predict, or cancel",
+                partial(self._go_or_do, PREDICT, self.predict.predict_or_cancel),
+            ),
+            Key(
+                REVIEW_KEY,
+                "review; there: find the objects",
+                partial(self._go_or_do, REVIEW, self.review.objects.find),
+            ),
             Key(COMPARE_KEY, "compare two masks", self.review.compare.compare),
             Key(REPORT_KEY, "save the comparison", self.review.compare.save_report),
         )
@@ -164,27 +177,11 @@ class VolSegDock(QWidget):
     def _bind(self) -> None:
         self._bound.bind(self.session.annotation, self.session.prediction)
 
-    def _train(self) -> None:
-        if self._step != TRAIN:
-            self.go_to(TRAIN)
-        elif self.train.job.running:
-            self.train.stop()
+    def _go_or_do(self, step: int, act: Callable[[], None]) -> None:
+        if self._step == step:
+            act()
         else:
-            self.train.train()
-
-    def _predict(self) -> None:
-        if self._step != PREDICT:
-            self.go_to(PREDICT)
-        elif self.predict.job.running:
-            self.predict.cancel()
-        else:
-            self.predict.predict()
-
-    def _find_objects(self) -> None:
-        if self._step != REVIEW:
-            self.go_to(REVIEW)
-        else:
-            self.review.objects.find()
+            self.go_to(step)
 
     def _toggle_help(self) -> None:
         self._help.setVisible(self._help.isHidden())

@@ -12,6 +12,7 @@ from napari_volseg.data.volume import Volume
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from napari.layers import Layer
     from numpy.typing import NDArray
 
 AXIS_LABELS = ("z", "y", "x")
@@ -69,3 +70,9 @@ def volume_from_layer(image: Any, attributes: Mapping[str, Any]) -> Volume:
     plain = np.allclose(to_world, np.diag([*spacing, 1.0]), rtol=1e-9, atol=1e-9)
     z, y, x = (float(s) for s in spacing)
     return Volume(image, (z, y, x), str(units[-1]), None if plain else to_world, attributes["name"])
+
+
+def voxel_under(layer: Layer, event: Any) -> tuple[int, int, int]:
+    """Return the voxel (z, y, x) of a layer under a mouse event; it may lie outside."""
+    z, y, x = (int(v) for v in np.round(layer.world_to_data(event.position))[-3:])
+    return z, y, x

@@ -18,7 +18,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import volume_from_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari.components import ViewerModel
     from numpy.typing import NDArray
@@ -233,6 +233,20 @@ def visible_slice(viewer: ViewerModel, layer: Layer) -> tuple[int, int] | None:
     axis = next(a for a in range(3) if a + first not in viewer.dims.displayed)
     index = int(np.round(_to_data(viewer, layer)[axis]))
     return (axis, index) if 0 <= index < layer.data.shape[axis] else None
+
+
+def watch_slice(viewer: ViewerModel, act: Callable[..., None]) -> Callable[[], None]:
+    """Call something whenever another slice may be on view; return what ends that."""
+    events = viewer.dims.events
+    emitters = (events.current_step, events.order, events.ndisplay)
+    for emitter in emitters:
+        emitter.connect(act)
+
+    def unwatch() -> None:
+        for emitter in emitters:
+            emitter.disconnect(act)
+
+    return unwatch
 
 
 def region_on_view(viewer: ViewerModel, layer: Layer, region: Region) -> bool:

@@ -23,6 +23,7 @@ from napari_volseg.data.annotation import BACKGROUND, COLORS, LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
+from napari_volseg.widgets.geometry import voxel_under
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.layers import (
     class_colormap,
@@ -193,11 +194,10 @@ class TypesPanel(QWidget):
         """Take a click as an example; a drag moves the picture, as always."""
         if not self._pick.isChecked() or event.button != 1:
             return
-        voxel = np.round(layer.world_to_data(event.position)).astype(int)[-3:]
+        voxel = voxel_under(layer, event)
         yield
-        if event.type == "mouse_move":
-            return
-        self.pick((int(voxel[0]), int(voxel[1]), int(voxel[2])))
+        if event.type != "mouse_move":
+            self.pick(voxel)
 
     def pick(self, voxel: tuple[int, int, int]) -> None:
         """Make the object at a voxel (z, y, x) an example of the type, or no longer."""

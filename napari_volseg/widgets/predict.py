@@ -186,6 +186,13 @@ class PredictStep(QWidget):
         self.job.start(predict_on, model.checkpoint, volume, near)
         session.set_busy("predicting")
 
+    def predict_or_cancel(self) -> None:
+        """Do what the large button does."""
+        if self.job.running:
+            self.cancel()
+        else:
+            self.predict()
+
     def cancel(self) -> None:
         """End the prediction at its next region; what is there stays."""
         self.job.cancel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QLineEdit, QWidget
@@ -25,6 +24,7 @@ from napari_volseg.review.queue import (
 )
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.fix_tools import FixTools
+from napari_volseg.widgets.geometry import voxel_under
 from napari_volseg.widgets.keys import Key, LayerKeys
 from napari_volseg.widgets.layers import center_on, classes_of, show_slice, visible_slice
 from napari_volseg.widgets.object_list import ObjectList
@@ -269,11 +269,10 @@ class QueuePanel(QWidget):
         """Take a click for a wish to see an object, or for a place to split it at."""
         if event.button != 1 or layer.mode != "pan_zoom" or not self.isVisible():
             return
-        world = layer.world_to_data(event.position)
-        z, y, x = (int(v) for v in np.round(world).astype(int)[-3:])
+        voxel = voxel_under(layer, event)
         yield
         if event.type != "mouse_move":
-            self.click((z, y, x))
+            self.click(voxel)
 
     def click(self, voxel: tuple[int, int, int]) -> None:
         """Go to the object at a voxel (z, y, x), or split there."""

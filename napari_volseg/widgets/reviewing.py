@@ -106,11 +106,7 @@ class Reviewing:
 
     def number_at(self, voxel: tuple[int, int, int]) -> int:
         """Return the object at a voxel (z, y, x), 0 if there is none."""
-        if self._review is None:
-            return 0
-        labels = self._review.objects.labels
-        inside = all(0 <= v < n for v, n in zip(voxel, labels.shape, strict=True))
-        return int(labels[voxel]) if inside else 0
+        return 0 if self._review is None else self._review.objects.number_at(voxel)
 
     @property
     def states(self) -> Mapping[int, str]:

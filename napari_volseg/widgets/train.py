@@ -170,6 +170,13 @@ class TrainStep(QWidget):
         say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
         self._show_state()
 
+    def train_or_stop(self) -> None:
+        """Do what the large button does."""
+        if self.job.running:
+            self.stop()
+        else:
+            self.train()
+
     def _toggle_pause(self) -> None:
         if self.job.paused:
             self.job.resume()

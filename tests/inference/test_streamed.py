@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 
 import numpy as np
@@ -29,6 +25,7 @@ from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
 from napari_volseg.models.unet3d import UNet3DConfig, build
 from napari_volseg.sparse.config import TrainingConfig
+from tests.inference.dask_cluster import dask_cluster
 
 SHAPE = (13, 26, 30)
 SPACING = (2.0, 0.5, 0.5)
@@ -75,7 +72,7 @@ def begun(model, image, output):
         output, predictor.volume, np.uint8, chunk_shape(predictor), identify(predictor),
         classes=predictor.checkpoint.classes,
     )  # fmt: skip
-    return predictor, ((labels, labels_of),)
+    return predictor, labels
 
 
 def test_what_is_streamed_is_what_is_predicted_in_memory(model, image, tmp_path):
@@ -97,14 +94,15 @@ def test_what_is_streamed_is_what_is_predicted_in_memory(model, image, tmp_path)
 
 def test_a_killed_prediction_goes_on_where_it_was(model, image, tmp_path, capsys):
     output = tmp_path / "out.ome.zarr"
-    predictor, outputs = begun(model, image, output)
+    predictor, labels = begun(model, image, output)
     total = len(predictor.tiles)
-    written = write_tiles(predictor, outputs, missing_tiles(predictor, outputs))
+    outputs = [(labels.array, labels_of)]
+    written = write_tiles(predictor, outputs, missing_tiles(predictor, labels))
     for _ in range(5):
         next(written)
     written.close()
     kept = predictor.tiles[0].write
-    outputs[0][0].array[kept] = 2  # as no network says: it shows what is not done again
+    labels.array[kept] = 2  # as no network says: it shows what is not done again
     assert not output.exists()
     assert predict(model, image, "-o", output) == 0
     assert f"5 of {total} regions are done" in capsys.readouterr().err
@@ -116,7 +114,7 @@ def test_a_killed_prediction_goes_on_where_it_was(model, image, tmp_path, capsys
 @pytest.mark.parametrize("other", ["network", "image"])
 def test_what_another_prediction_left_is_not_gone_on_with(model, image, tmp_path, other, capsys):
     output = tmp_path / "out.ome.zarr"
-    _, ((labels, _),) = begun(model, image, output)
+    _, labels = begun(model, image, output)
     labels.array[...] = 2
     if other == "network":
         checkpoint = load_model(model)
@@ -176,44 +174,18 @@ def test_labels_have_coarser_levels(tmp_path):
         np.testing.assert_array_equal(group[level["path"]][...], labels[:, ::step, ::step])
 
 
-@pytest.fixture
-def scheduler(tmp_path):
-    """Start a scheduler and two workers, as a user would; yield its address and the workers."""
-    found = tmp_path / "scheduler.json"
-    dask = (sys.executable, "-m", "dask")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    options = ("--scheduler-file", str(found), "--no-dashboard")
-    one = ("--nthreads", "1", "--no-nanny")
-    where = ("--host", "127.0.0.1", "--port", "0")
-    scheduler = subprocess.Popen([*dask, "scheduler", *where, *options], **quiet, env=environment)
-    workers = [
-        subprocess.Popen([*dask, "worker", *one, *options], **quiet, env=environment)
-        for _ in range(2)
-    ]
-    try:
-        while not found.exists():
-            assert scheduler.poll() is None, "the scheduler did not start"
-            time.sleep(0.1)
-        yield json.loads(found.read_text())["address"], workers
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
-
-
-def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(
-    model, image, tmp_path, scheduler
-):
-    address, workers = scheduler
+def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image, tmp_path):
     output = tmp_path / "out.ome.zarr"
-    predictor, outputs = begun(model, image, output)
-    written = predict_on_cluster(Cluster(address, model, "cpu"), image, outputs, predictor.tiles)
-    done, total = next(written)
-    assert done < total == len(predictor.tiles)
-    workers[0].kill()
-    assert list(written)[-1] == (total, total)
-    finish(outputs[0][0])
+    predictor, labels = begun(model, image, output)
+    places = [(output, labels_of)]
+    with dask_cluster(tmp_path, workers=2) as (address, workers):
+        cluster = Cluster(address, model, "cpu")
+        written = predict_on_cluster(cluster, image, places, predictor.tiles)
+        done, total = next(written)
+        assert done < total == len(predictor.tiles)
+        workers[0].kill()
+        assert list(written)[-1] == (total, total)
+    finish(labels)
     np.testing.assert_array_equal(read_annotation(output).labels, in_memory(model, image))
 
 
@@ -239,7 +211,7 @@ def test_an_interrupted_finish_leaves_what_was_there(model, image, tmp_path, mon
     output = tmp_path / "out.ome.zarr"
     assert predict(model, image, "-o", output) == 0
     before = read_annotation(output).labels
-    _, ((labels, _),) = begun(model, image, output)
+    _, labels = begun(model, image, output)
     labels.array[...] = 2
 
     def refuse(path):
