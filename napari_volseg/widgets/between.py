@@ -24,6 +24,7 @@ from napari_volseg.widgets.layers import (
 from napari_volseg.widgets.parts import button, column, label, named, row
 from napari_volseg.widgets.proposals import hatched, new_proposals
 from napari_volseg.widgets.undo import act_on, acting
+from napari_volseg.widgets.verdicts import corrections_of
 from napari_volseg.widgets.work import propose_on
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class BetweenPanel(QWidget):
         self.dismiss()
         self._axis = axis
         self._proposed = np.zeros_like(annotation.data)
-        self.job.start(propose_on, volume, annotation.data.copy(), axis, index)
+        labels = annotation.data.copy()
+        self.job.start(propose_on, volume, labels, axis, index, corrections_of(annotation))
         self._show()
 
     def _on_proposal(self, proposal: Proposal) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import LabelClass
-from napari_volseg.data.tiles import crop_around
+from napari_volseg.data.tiles import crop_around, relative
 from napari_volseg.widgets.layers import new_preview, show_region
 
 if TYPE_CHECKING:
     from napari.layers import Labels
+    from numpy.typing import NDArray
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.review.objects import Objects
@@ -59,6 +60,13 @@ class Outline:
                 for v, side in zip(voxel, self._box, strict=True)
             )
             self._layer.data[around] = MARKED
+            self._layer.refresh(extent=False)
+
+    def mark_cut(self, box: Region, ids: NDArray[np.int32]) -> None:
+        """Mark where the object would be cut: 0 in the ids of a box that holds it."""
+        if self._layer is not None and self._box is not None:
+            drawn = self._layer.data[relative(box, self._box)]
+            drawn[(drawn == OUTLINED) & (ids == 0)] = MARKED
             self._layer.refresh(extent=False)
 
     def hide(self) -> None:

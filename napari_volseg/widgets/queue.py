@@ -225,8 +225,8 @@ class QueuePanel(QWidget):
             at = order.index(self._current) + 1
             order = order[at:] + order[:at]
         left = [n for n in order if self.reviewing.state(n) == UNREVIEWED and n != self._current]
-        if left:
-            self.go_to(left[0])
+        if left or (order and not self._current):
+            self.go_to((left or order)[0])
 
     def go_back(self) -> None:
         """Go to the object that was in review before."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.corrections import Corrections
+    from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.compare import MaskComparison
-    from napari_volseg.review.kept import KeptObject
     from napari_volseg.review.objects import Objects
     from napari_volseg.review.queue import MeasuredObject
     from napari_volseg.review.suggest import Suggestion, UncertaintyMap
@@ -160,7 +161,13 @@ def suggest_on(
         yield SuggestedSlice(s, doubt, picture, len(found))
 
 
-def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> Iterator[Proposal]:
+def propose_on(
+    volume: Volume,
+    labels: NDArray[Any],
+    axis: int,
+    near: int,
+    corrections: Corrections | None = None,
+) -> Iterator[Proposal]:
     """Propose labels between the painted slices of an axis, those around a slice first.
 
     Raises
@@ -170,17 +177,18 @@ def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> It
     """
     from napari_volseg.review.between import propose_between
 
-    slices = [s.index for s in find_painted(labels).slices if s.axis == axis]
+    slices = [s.index for s in find_painted(labels, corrections).slices if s.axis == axis]
     yield from propose_between(volume, labels, axis, slices, near=near)
 
 
 @dataclass(frozen=True, eq=False)
 class FoundObjects:
-    """The objects of a mask, what is known of each, and what was said of those kept."""
+    """The objects of a mask, what is known of each, and what was said before (``FoundAround``)."""
 
     objects: Objects
     measured: tuple[MeasuredObject, ...]
-    states: Mapping[int, str]
+    kept: Mapping[int, KeptObject]
+    unfit: tuple[KeptObject, ...]
 
 
 def find_objects_of(
@@ -193,11 +201,10 @@ def find_objects_of(
     from napari_volseg.review.kept import find_objects_around
     from napari_volseg.review.queue import measure_object
 
-    objects = find_objects_around(labels, kept)
+    around = find_objects_around(labels, kept)
+    objects = around.objects
     measured = [measure_object(objects, o, volume.spacing, doubt) for o in objects.found]
-    last = objects.found[len(objects.found) - len(kept) :]
-    states = {o.id: one.state for o, one in zip(last, kept, strict=True)}
-    return FoundObjects(objects, tuple(measured), states)
+    return FoundObjects(objects, tuple(measured), around.kept, around.unfit)
 
 
 @dataclass(frozen=True, eq=False)
