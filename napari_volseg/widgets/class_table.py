@@ -146,8 +146,11 @@ class ClassTable(QWidget):
         except InputError as error:
             show_warning(str(error))
             return
-        self._rows[added.id].name.setFocus()
-        self._rows[added.id].name.selectAll()
+        name = self._rows[added.id].name
+        # What the layout is yet to show takes no focus.
+        name.show()
+        name.setFocus()
+        name.selectAll()
 
 
 class _Row:

@@ -180,6 +180,7 @@ class VolSegDock(QWidget):
                 partial(self._go_or_do, REVIEW, self.review.objects.find),
             ),
             Key(COMPARE_KEY, "compare two masks", self.review.compare.compare),
+            *self.review.compare.differences.keys(),
             Key(REPORT_KEY, "save the comparison", self.review.compare.save_report),
         )
 

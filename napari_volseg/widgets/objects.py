@@ -150,7 +150,8 @@ def what_does_not_fit(unfit: Sequence[KeptObject]) -> str:
         return ""
     places = ", ".join(str(round(center_of(one.box)[0])) for one in unfit[:MOST_PLACES])
     more = "\N{HORIZONTAL ELLIPSIS}" * (len(unfit) > MOST_PLACES)
+    were = "1 object was" if len(unfit) == 1 else f"{count(len(unfit))} objects were"
     return (
-        f"{count(len(unfit))} rejected before, but other objects are there now: look again at "
-        f"xy slice {places}{more}. What you say of them counts from then on."
+        f"{were} rejected before, but this mask has others in the same places: look again at "
+        f"xy slice {places}{more}."
     )

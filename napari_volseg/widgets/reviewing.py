@@ -167,7 +167,7 @@ class Reviewing:
             self._review = Review(self._review.objects, self._review.mask, states)
             self._after({number})
 
-    def ask(self, make: Callable[..., Any], *arguments: Any, done: Callable[[Any], object]) -> None:
+    def ask(self, make: Callable[..., Any], *arguments: Any, done: Callable[[Any], None]) -> None:
         """Call ``done(make(review, *arguments))``, unless the objects change meanwhile."""
         review = self._review
         if review is not None and self.possible:
@@ -175,7 +175,7 @@ class Reviewing:
                 make,
                 review,
                 *arguments,
-                done=lambda found: review is self._review and done(found),
+                done=lambda found: done(found) if review is self._review else None,
             )
 
     def edit(self, make: Callable[..., Edit], *arguments: Any, paint: int = 0) -> bool:
