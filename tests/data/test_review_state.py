@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.history import History
+from napari_volseg.data.history import Act, History
 from napari_volseg.data.journal import open_journal, recoverable
 from napari_volseg.data.journal_log import JournalHeader
 from napari_volseg.data.kept import KeptObject
@@ -23,6 +23,7 @@ def ranges(size):
     return pair.map(lambda p: slice(p[0], min(size, p[0] + p[1])))
 
 
+WHERE = np.ones((70, 9, 70), bool)
 BOXES = st.tuples(*[ranges(n) for n in SHAPE])
 
 
@@ -66,13 +67,17 @@ def test_the_journal_gives_back_verdicts_and_corrections(tmp_path):
     where = np.ones((9, 9, 9), bool)
     corrections, _ = Corrections().marked((slice(60, 69), slice(2, 11), slice(60, 69)), where, True)
     kept = an_object(), an_object(300, "rejected", 0)
-    journal.keep(History(), ReviewState(kept, corrections))
+    _, marks = corrections.marked((slice(0, 70), slice(0, 9), slice(0, 70)), WHERE, True)
+    act = Act("reject object 1", "|u1", an_object().act.patches, marks=marks)
+    journal.keep(History((act,)), ReviewState(kept, corrections))
     journal.close()
     (offer,) = recoverable(tmp_path)
     found = offer.review()
     assert (offer.reviewed, offer.painted_voxels) == (2, 0)
     assert [voxels(x) for x in found.kept] == [voxels(x) for x in kept]
     np.testing.assert_array_equal(marked(found.corrections), marked(corrections))
+    (again,) = offer.history().undoable
+    assert marks and (again.patches, again.marks) == (act.patches, marks)
 
 
 @pytest.mark.parametrize("reviewed", [False, True])

@@ -184,8 +184,19 @@ def test_a_cut_between_the_two_thick_parts_is_proposed(spacing):
     assert first == pytest.approx(second, rel=0.1)
 
 
-def test_no_cut_is_proposed_for_an_object_of_one_part():
-    mask = dumbbell(ISOTROPIC)
-    mask[:, :, 18:] = 1
+def test_the_ends_farthest_apart_in_physical_units_are_proposed():
+    mask = np.ones((17, 9, 39), np.uint8)
+    mask[7:10, 3:6, 1:38] = 2
+    mask[1:16, 3:6, 18:21] = 2
+    review = Review(find_objects(mask), mask, {})
+    (first, second), _ = edits.proposed_cut(review, 1, (4.0, 1.0, 1.0))
+    assert abs(first[0] - second[0]) >= 10 and abs(first[2] - second[2]) <= 2
+
+
+@pytest.mark.parametrize("centers", [(14,), (12, 16)])
+def test_no_cut_is_proposed_for_an_object_of_one_part(centers):
+    z, y, x = np.indices((15, 15, 30))
+    inside = [(z - 7) ** 2 + (y - 7) ** 2 + (x - c) ** 2 < 6.5**2 for c in centers]
+    mask = np.where(np.any(inside, axis=0), 2, 1).astype(np.uint8)
     review = Review(find_objects(mask), mask, {})
     assert edits.proposed_cut(review, 1, ISOTROPIC) is None

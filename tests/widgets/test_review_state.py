@@ -127,10 +127,6 @@ def test_what_does_not_fit_another_mask_is_said_and_kept(reviewing):
     said = find(reviewing, "verdicts that do not fit")
     assert said.isVisible() and "slice 6" in said.text()
     assert "1 object was rejected before" in said.text()
-        said.isVisible()
-        and "1 object was rejected before" in said.text()
-        and "slice 6" in said.text()
-    )
     assert verdicts(reviewing) == before, "the next mask may be as the first was"
     reviewing.review.objects.queue.go_to(number(reviewing, SMALL))
     key(reviewing, "A")
