@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_volseg.review.edits import cut, merged, proposed_cut, smoothed, with_holes_filled
 from napari_volseg.widgets.keys import Key
+from napari_volseg.widgets.layers import show_slice, visible_slice
 from napari_volseg.widgets.parts import button, column, label, row, say
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ class FixTools(QWidget):
         if found is not None and self._split.isChecked() and not self._seeds:
             self._seeds, edit = found
             self._proposed = True
-            self._outline.mark_cut(edit.box, edit.ids)
-            for seed in self._seeds:
-                self._outline.mark(seed)
+            middle = self._outline.mark_cut(edit.box, edit.ids)
+            layer, viewer = self._session.prediction, self._session.viewer
+            seen = None if layer is None else visible_slice(viewer, layer)
+            if layer is not None and seen and middle:
+                show_slice(viewer, layer, seen[0], middle[seen[0]])
             self.show_hint()
 
     def _drop_proposal(self) -> None:

@@ -62,12 +62,23 @@ class Outline:
             self._layer.data[around] = MARKED
             self._layer.refresh(extent=False)
 
-    def mark_cut(self, box: Region, ids: NDArray[np.int32]) -> None:
-        """Mark where the object would be cut: 0 in the ids of a box that holds it."""
-        if self._layer is not None and self._box is not None:
-            drawn = self._layer.data[relative(box, self._box)]
-            drawn[(drawn == OUTLINED) & (ids == 0)] = MARKED
-            self._layer.refresh(extent=False)
+    def mark_cut(self, box: Region, ids: NDArray[np.int32]) -> list[int]:
+        """Mark where the object would be cut: 0 in the ids of a box that holds it.
+
+        Returns
+        -------
+        list of int
+            The middle of the cut (z, y, x); nothing if none of it can be shown.
+        """
+        if self._layer is None or self._box is None:
+            return []
+        drawn = self._layer.data[relative(box, self._box)]
+        at = np.argwhere((drawn == OUTLINED) & (ids == 0))
+        if not len(at):
+            return []
+        drawn[tuple(at.T)] = MARKED
+        self._layer.refresh(extent=False)
+        return [int(m) + side.start for m, side in zip(np.median(at, axis=0), box, strict=True)]
 
     def hide(self) -> None:
         """Take the outline away."""

@@ -262,6 +262,8 @@ def test_a_split_is_proposed_shown_and_done_by_one_key(reviewing, viewer):
     wait_until(lambda: "red line" in find(reviewing, "how to fix").text(), "a cut is proposed")
     outline = viewer.layers["object in review"]
     assert (outline.data == 3).any() and np.array_equal(prediction.data, before)
+    shown = viewer.dims.current_step[0] - round(outline.translate[0] / 2)
+    assert (outline.data[shown] == 3).any(), "the cut is on view"
     # A click wants other places, and pressing it then changes nothing: they are too few.
     reviewing.review.objects.queue.click((6, 5, 10))
     assert (outline.data == 3).sum() <= 27 and "1 so far" in find(reviewing, "how to fix").text()
