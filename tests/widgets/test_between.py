@@ -25,7 +25,7 @@ class Proposer:
         self.hold = False
         self.labels = None
 
-    def __call__(self, volume, labels, axis, near):
+    def __call__(self, volume, labels, axis, near, corrections):
         self.asked, self.labels = (axis, near), labels
         yield Proposal(0.2)
         width = labels.shape[2]
