@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.tiles import center_of
+from napari_volseg.widgets.finding import find_objects_of
 from napari_volseg.widgets.keys import REVIEW_KEY
 from napari_volseg.widgets.layers import classes_of, noted
 from napari_volseg.widgets.object_types import TypesPanel
@@ -15,7 +16,6 @@ from napari_volseg.widgets.parts import button, column, count, label, row, say
 from napari_volseg.widgets.queue import QueuePanel
 from napari_volseg.widgets.surfaces import SurfaceSaver
 from napari_volseg.widgets.verdicts import kept_in
-from napari_volseg.widgets.work import find_objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.finding import FoundObjects
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
-    from napari_volseg.widgets.work import FoundObjects
 
 MOST_PLACES = 6
 """Slices that are named; more make no line of the dock."""

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.finding import FoundObjects
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
-    from napari_volseg.widgets.work import FoundObjects
 
 ACCEPT_KEY, REJECT_KEY, FIX_KEY = "A", "R", "W"
 NEXT_KEY, BACK_KEY = "J", "K"

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.finding import FoundObjects
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.undo import Undo
-    from napari_volseg.widgets.work import FoundObjects
 
 
 class Reviewing:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
-    from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
@@ -179,32 +178,6 @@ def propose_on(
 
     slices = [s.index for s in find_painted(labels, corrections).slices if s.axis == axis]
     yield from propose_between(volume, labels, axis, slices, near=near)
-
-
-@dataclass(frozen=True, eq=False)
-class FoundObjects:
-    """The objects of a mask, what is known of each, and what was said before (``FoundAround``)."""
-
-    objects: Objects
-    measured: tuple[MeasuredObject, ...]
-    kept: Mapping[int, KeptObject]
-    unfit: tuple[KeptObject, ...]
-
-
-def find_objects_of(
-    labels: NDArray[Any],
-    kept: Sequence[KeptObject],
-    volume: Volume,
-    doubt: NDArray[np.uint8] | None,
-) -> FoundObjects:
-    """Find the objects of a mask of a volume, around those that are kept, and measure them."""
-    from napari_volseg.review.kept import find_objects_around
-    from napari_volseg.review.queue import measure_object
-
-    around = find_objects_around(labels, kept)
-    objects = around.objects
-    measured = [measure_object(objects, o, volume.spacing, doubt) for o in objects.found]
-    return FoundObjects(objects, tuple(measured), around.kept, around.unfit)
 
 
 @dataclass(frozen=True, eq=False)
