@@ -17,6 +17,7 @@ from napari_volseg.inference.predict import predict_region
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
+from napari_volseg.sparse.proposals import with_proposals
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import (
     Command,
@@ -100,7 +101,8 @@ def train(
         torch.manual_seed(config.seed)
         module = architecture.build(model_config, cases[0].volume.channels, pool.n_classes)
     run = Run(module.to(device), deepcopy(module))
-    stages = architecture.stages(model_config, config, pool)
+    learned = with_proposals(pool, cases, config)
+    stages = architecture.stages(model_config, config, learned)
     budget = plan_budget(config, stages)
     optimizer_state = None
     warm = False
@@ -188,7 +190,8 @@ def train(
             changed, note = take_labels(material, taken, config, run.step)
             if changed:
                 forget_scores(run)
-                stages = architecture.stages(model_config, config, material.pool)
+                learned = with_proposals(material.pool, material.cases, config)
+                stages = architecture.stages(model_config, config, learned)
         stage = stages[run.stage]
         if stage is not prepared:
             for _ in stage.prepare(run.module):
@@ -214,7 +217,8 @@ def train(
         score = None
         if finished or budget.score_due(run):
             began = time.perf_counter()
-            score = score_held_out(run.averaged, model_config, architecture, material.pool)
+            judged = replace(material.pool, counts=learned.counts)
+            score = score_held_out(run.averaged, model_config, architecture, judged)
             keep_best(run, score)
             run.scoring_seconds += time.perf_counter() - began
             run.seconds += time.perf_counter() - began

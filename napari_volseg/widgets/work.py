@@ -1,7 +1,6 @@
 """What runs in threads for the window: generators and functions that touch no layer.
 
-torch and the file formats are imported here, in the thread, so that the window opens
-fast.
+torch and the file formats are imported here, in the thread: the window opens fast.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ def train_on(
     classes: Sequence[LabelClass],
     config: TrainingConfig,
     resume: Checkpoint | None,
+    proposals: NDArray[Any] | None,
 ) -> Generator[Progress, Message | None, None]:
     """Train on one annotated volume; classes without paint are left out.
 
@@ -58,8 +58,8 @@ def train_on(
 
     painted = find_painted(labels)
     known = tuple(c for c in classes if c.id in painted.counts)
-    annotation = Annotation(labels, known, painted.complete)
-    yield from train([Case(volume, annotation)], config, resume=resume)
+    case = Case(volume, Annotation(labels, known, painted.complete), proposals)
+    yield from train(case, config, resume=resume)
 
 
 @dataclass(frozen=True, eq=False)
