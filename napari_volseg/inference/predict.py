@@ -242,7 +242,7 @@ def class_opinions(
 ) -> Iterator[tuple[Region, Tensor, int, int]]:
     """Yield the class probabilities of tiles of a volume.
 
-    Those of the network and, where it has one, of its instant answer.
+    Those of the network and, where it has one, of each part of its instant answer.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def class_opinions(
         seen = block[None].to(device)
         network = architecture.probabilities(module, config, seen, tile.trim)
         instant = architecture.instant(module, config, seen, tile.trim)
-        return torch.stack([network] if instant is None else [network, instant])
+        return network[None] if instant is None else torch.cat([network[None], instant])
 
     for done, tile in enumerate(tiles, start=1):
         yield tile.write, tile_opinions(tile), done, len(tiles)

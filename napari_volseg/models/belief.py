@@ -1,15 +1,15 @@
 """How far what a network says is believed: what makes its opinions probabilities.
 
-A network and its instant answer are multiplied, each to the power of its trust (a
-logarithmic opinion pool, Hinton 2002, Training Products of Experts, section 1). A network
+A network and the opinions of its instant answer are multiplied, each to the power of its
+trust (a logarithmic opinion pool, Hinton 2002, Training Products of Experts, section 1). A network
 alone has the inverse of its temperature as trust (Guo et al. 2017, On Calibration of Modern
-Neural Networks, section 4.2). Voxels that neither was trained on tell how much each
+Neural Networks, section 4.2). Voxels that none was trained on tell how much each
 deserves: a network that has learned little, or the paint by heart, has little say.
 
-Paint is not drawn as the classes occur: scribbles give a small organ as much paint as all
-that is around it, and the organ would be found everywhere. How common the classes are is
+Strokes are not drawn as the classes occur: they give a small organ as much paint as all that
+is around it, and the organ would be found everywhere. How common the classes are is then
 read off the volume itself (Saerens et al. 2002, Adjusting the Outputs of a Classifier to New
-a Priori Probabilities, section 2.2).
+a Priori Probabilities, section 2.2). Slices that are painted whole tell it better.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Belief:
     Attributes
     ----------
     trust : tuple of float
-        In the network, and in its instant answer if it has one; () is equal trust.
+        In the network, and in each opinion of its instant answer; () is equal trust.
     shift : tuple of float
         What is added to the logarithm of each class: how much more common it is in the
         volume than in its paint. () is nothing.
@@ -83,7 +83,7 @@ def log_of(opinions: Tensor) -> Tensor:
 
 
 def fit_belief(
-    opinions: Tensor, classes: Tensor, painted: Sequence[int], anywhere: Tensor
+    opinions: Tensor, classes: Tensor, painted: Sequence[int], strokes: float, anywhere: Tensor
 ) -> Belief:
     """Find what to make of a network's opinions.
 
@@ -95,11 +95,14 @@ def fit_belief(
         What they are.
     painted : sequence of int
         Painted voxels of each class.
+    strokes : float
+        Part of them, 0 to 1, that are not on slices painted whole.
     anywhere : float (E, K, M)
         Opinions of voxels of the volume, whether painted or not.
     """
     trust = fit_trust(opinions, classes)
-    return Belief(trust, fit_shift(pool_opinions(anywhere, Belief(trust)), painted))
+    shift = fit_shift(pool_opinions(anywhere, Belief(trust)), painted)
+    return Belief(trust, tuple(strokes * of_class for of_class in shift))
 
 
 def fit_trust(opinions: Tensor, classes: Tensor) -> tuple[float, ...]:

@@ -169,8 +169,8 @@ class Architecture(Network[C, M]):
         Class probabilities (K, z, y, x) of a core, a region of the block
         (1, C, z, y, x) that was read with ``walk``'s halo.
     instant : callable (module, config, block, core) -> tensor or None
-        The same of its instant answer, where it has one that stands beside the network:
-        held-out voxels weigh the two.
+        The opinions (E, K, z, y, x) of its instant answer, where it has one that stands
+        beside the network: held-out voxels weigh all of them.
     """
 
     labels = "voxels"

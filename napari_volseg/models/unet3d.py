@@ -176,7 +176,7 @@ class UNet3D(nn.Module):
         if self.pixels is None:
             return logits
         instant = self.pixels.over(self.pixels.responses(image, (z, y, x)))
-        return (logits.log_softmax(1) + instant.log_softmax(1)) / 2
+        return torch.cat([logits[None], instant]).log_softmax(2).mean(0)
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify."""
@@ -346,11 +346,11 @@ def probabilities(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Reg
 
 
 def instant(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor | None:
-    """Class probabilities (K, z, y, x) of the pixel classifier, None without filters."""
+    """Class probabilities (E, K, z, y, x) of the pixel classifier, None without filters."""
     if module.pixels is None:
         return None
     logits = module.pixels.over(module.pixels.responses(block, core))
-    return torch.softmax(logits[0].float(), 0)
+    return torch.softmax(logits[:, 0].float(), 1)
 
 
 def count_convolutions(module: nn.Module) -> int:

@@ -1,7 +1,9 @@
 """A pixel classifier on filter responses: the first answer, seconds after the first strokes.
 
-It labels each voxel by its filter responses alone. A network that learns context is
-trained beside it; held-out voxels tell how far each of the two is to be trusted.
+It labels each voxel by its filter responses alone, and has two opinions: one knows where in
+the volume the voxel is and what lies far around it, which tells anatomy; the other sees only
+what is near, as learned from one slice it holds everywhere. A network that learns context is
+trained beside it; held-out voxels tell how far each is to be trusted.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ FEWEST_VOXELS = 2_000
 """Of a class, before those of others are enough."""
 
 LINEAR_SCALES = 2
-"""Scales, from the finest, that see the gray values unbent too."""
+"""Scales, from the finest, at which the opinion that knows the place sees unbent gray values
+too. The other one sees them at all of its scales."""
+
+NEAR_SCALES = 4
+"""Scales, from the finest, of the opinion that sees only what is near."""
 
 BRIGHTEST = 8.0
 """Standardized gray value beyond which unbent ones end: a few could outweigh all others."""
@@ -56,8 +62,40 @@ WEIGHT_DECAY = 1.0
 knows by heart as of the rest, and outvotes the network where it is wrong."""
 
 
+class VoxelNetwork(nn.Module):
+    """Fully connected layers from some of a voxel's features to its logits.
+
+    Parameters
+    ----------
+    columns : sequence of int
+        The features that it sees.
+    n_classes, units : int
+        Classes to tell apart, and size of the two hidden layers.
+    """
+
+    columns: Tensor
+
+    def __init__(self, columns: Sequence[int], n_classes: int, units: int) -> None:
+        super().__init__()
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        # A cumulative average: the statistics of the labeled voxels, not of the last batch.
+        self.normalize = nn.BatchNorm1d(len(columns), affine=False, momentum=None)
+        self.layers = nn.Sequential(
+            nn.Linear(len(columns), units),
+            nn.ReLU(),
+            nn.Linear(units, units),
+            nn.ReLU(),
+            nn.Linear(units, n_classes),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, F) to logits (N, K)."""
+        logits: Tensor = self.layers(self.normalize(features[:, self.columns]))
+        return logits
+
+
 class PixelClassifier(nn.Module):
-    """Fully connected layers from the filter responses of a voxel to its logits.
+    """Two opinions of a voxel from its filter responses.
 
     Parameters
     ----------
@@ -85,16 +123,20 @@ class PixelClassifier(nn.Module):
         super().__init__()
         self.scales, self.voxel, self.position = tuple(scales), tuple(voxel), position
         self.channels = channels
-        filtered = len(self.scales) + len(self.scales[:LINEAR_SCALES])
-        features = channels * (2 + RESPONSES * filtered) + position * POSITION_CHANNELS
-        # A cumulative average: the statistics of the labeled voxels, not of the last batch.
-        self.normalize = nn.BatchNorm1d(features, affine=False, momentum=None)
-        self.layers = nn.Sequential(
-            nn.Linear(features, units),
-            nn.ReLU(),
-            nn.Linear(units, units),
-            nn.ReLU(),
-            nn.Linear(units, n_classes),
+
+        def up_to(scale: int) -> int:
+            return channels * (1 + RESPONSES * len(self.scales[:scale]))
+
+        # The features, in this order: of bent gray values, of unbent ones, and the place.
+        linear = up_to(len(self.scales))
+        place = linear + up_to(NEAR_SCALES)
+        placed = [
+            *range(linear + up_to(LINEAR_SCALES)),
+            *range(place, place + position * POSITION_CHANNELS),
+        ]
+        near = [*range(up_to(NEAR_SCALES)), *range(linear, place)]
+        self.opinions = nn.ModuleList(
+            VoxelNetwork(columns, n_classes, units) for columns in (placed, near)
         )
 
     def responses(self, image: Tensor, core: Region) -> Tensor:
@@ -110,33 +152,32 @@ class PixelClassifier(nn.Module):
     def gray_responses(self, gray: Tensor, core: Region) -> Tensor:
         """Filter responses (B, F, z, y, x) of standardized gray values (B, C, Z, Y, X).
 
-        At the finest scales also of the gray values without their bend: bent, what is
-        faint is seen; unbent, edges stay where they are.
+        Also of the gray values without their bend: bent, what is faint is seen; unbent,
+        edges stay where they are.
         """
         linear = gray.clamp(max=BRIGHTEST).sinh()
-        finest = self.scales[:LINEAR_SCALES]
+        near = self.scales[:NEAR_SCALES]
         return torch.cat(
             [
                 filter_bank(gray, self.scales, self.voxel, core),
-                filter_bank(linear, finest, self.voxel, core),
+                filter_bank(linear, near, self.voxel, core),
             ],
             1,
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map responses (N, F) to logits (N, K)."""
-        logits: Tensor = self.layers(self.normalize(features))
-        return logits
+        """Map responses (N, F) to the logits of each opinion (E, N, K)."""
+        return torch.stack([opinion(features) for opinion in self.opinions])
 
     def over(self, responses: Tensor) -> Tensor:
-        """Map responses (B, F, Z, Y, X) to logits (B, K, Z, Y, X), plane by plane."""
+        """Map responses (B, F, Z, Y, X) to logits (E, B, K, Z, Y, X), plane by plane."""
         # Hidden units of a whole block at once would take gigabytes.
         planes = []
         for plane in responses.unbind(2):
             features = plane.movedim(1, -1)
             logits = self(features.flatten(0, -2))
-            planes.append(logits.unflatten(0, features.shape[:-1]).movedim(-1, 1))
-        return torch.stack(planes, 2)
+            planes.append(logits.unflatten(1, features.shape[:-1]).movedim(-1, 2))
+        return torch.stack(planes, 3)
 
 
 def region_responses(
@@ -251,7 +292,8 @@ def pixel_stage(
         voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
 
     def loss(module: M, batch: Batch, step: int) -> Tensor:
-        return cross_entropy(pixels_of(module)(batch.image), batch.target, class_weights)
+        logits = pixels_of(module)(batch.image)
+        return cross_entropy(logits.flatten(0, 1), batch.target.repeat(len(logits)), class_weights)
 
     return Stage(
         name="pixels",

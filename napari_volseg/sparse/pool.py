@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
     from napari_volseg.sparse.config import TrainingConfig
 
+NEARLY_WHOLE = 0.8
+"""Part of a slice from which on it counts as painted whole."""
+
 CACHE_BYTES = 2**30
 """Volumes up to this size are standardized once and kept; larger ones are read patch by patch."""
 
@@ -75,6 +78,17 @@ class PoolCase:
         """Where the held-out voxels are; found when it is first asked for."""
         return locate_held_out(self.target, self.held_out, self.volume.spacing)
 
+    @cached_property
+    def stroke_voxels(self) -> tuple[int, int]:
+        """Labeled voxels that are on no slice that is painted whole, and all of them."""
+        labeled = (self.target != IGNORE) | (self.held_out != IGNORE)
+        strokes = labeled.copy()
+        for axis in range(3):
+            across = tuple(a for a in range(3) if a != axis)
+            whole = labeled.mean(axis=across) >= NEARLY_WHOLE
+            np.moveaxis(strokes, axis, 0)[whole] = False
+        return int(strokes.sum()), int(labeled.sum())
+
     def read(self, region: Region) -> Tensor:
         """Return the standardized image of a region inside the volume, float32 (C, z, y, x)."""
         if self.standardized is not None:
@@ -112,6 +126,12 @@ class Pool:
     def n_classes(self) -> int:
         """Number of classes."""
         return len(self.class_ids)
+
+    @property
+    def strokes(self) -> float:
+        """Part of the labeled voxels, 0 to 1, that are on no slice that is painted whole."""
+        strokes, labeled = np.sum([case.stroke_voxels for case in self.cases], axis=0)
+        return float(strokes / labeled)
 
 
 def class_ids_of(cases: Sequence[Case]) -> tuple[int, ...]:

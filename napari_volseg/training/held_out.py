@@ -66,7 +66,7 @@ def score_held_out(
             seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
         n_slices += len(case.places.slice_axes)
     opinions, classes = torch.cat(found, 2), torch.cat(truth)
-    belief = fit_belief(opinions, classes, pool.counts, torch.cat(seen, 2))
+    belief = fit_belief(opinions, classes, pool.counts, pool.strokes, torch.cat(seen, 2))
     answers = pool_opinions(opinions, belief).argmax(0).numpy()
     shape = (n_slices, 2, pool.n_classes, pool.n_classes)
     confusion = count_pairs(np.concatenate(places), classes.numpy(), answers, shape)

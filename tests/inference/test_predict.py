@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -128,13 +129,15 @@ def test_trust_changes_how_sure_a_network_is_and_not_what_it_says():
 
 def test_a_network_and_its_instant_answer_are_believed_as_trust_says():
     checkpoint, volume = checkpoint_of(FILTERED), noise((8, 9, 10))
-    (network,), (instant,), (both,), (unknown,) = (
-        predict(replace(checkpoint, belief=Belief(trust)), volume, device="cpu")
-        for trust in ((1.0, 0.0), (0.0, 1.0), (0.25, 2.0), ())
+    alone = np.eye(3).tolist()
+    (network,), (placed,), (near,), (all_three,), (unknown,) = (
+        predict(replace(checkpoint, belief=Belief(tuple(trust))), volume, device="cpu")
+        for trust in (*alone, (0.25, 2.0, 0.5), ())
     )
-    assert (network.labels != instant.labels).any()
-    for trust, found in (((0.25, 2.0), both), ((0.5, 0.5), unknown)):
-        pooled = network.probabilities ** trust[0] * instant.probabilities ** trust[1]
+    parts = network, placed, near
+    assert all((a.labels != b.labels).any() for a, b in combinations(parts, 2))
+    for trust, found in (((0.25, 2.0, 0.5), all_three), ((1 / 3,) * 3, unknown)):
+        pooled = np.prod([p.probabilities**t for p, t in zip(parts, trust, strict=True)], 0)
         np.testing.assert_allclose(found.probabilities, pooled / pooled.sum(0), atol=1e-4)
 
 

@@ -9,6 +9,7 @@ from napari_volseg.models.belief import (
     LEAST_TRUST,
     MOST_TRUST,
     Belief,
+    fit_belief,
     fit_shift,
     fit_trust,
     pool_opinions,
@@ -92,6 +93,17 @@ def test_a_painted_class_does_not_vanish_for_being_rare():
     probabilities, _ = seen_by_paint((1.0, 0.0), (0.5, 0.5))
     shift = fit_shift(probabilities, [100, 100])
     assert shift[1] == pytest.approx(-LARGEST_SHIFT)
+
+
+def test_only_strokes_leave_open_how_common_classes_are():
+    opinions, classes = opinions_and_classes(1.0)
+    anywhere, _ = seen_by_paint((0.8, 0.1, 0.1), (1 / 3, 1 / 3, 1 / 3))
+    whole, half, strokes = (
+        fit_belief(opinions, classes, [100] * 3, part, anywhere[None]) for part in (0.0, 0.5, 1.0)
+    )
+    assert whole.trust == half.trust == strokes.trust
+    assert whole.shift == (0, 0, 0) and strokes.shift[0] > 0.3
+    np.testing.assert_allclose(half.shift, np.array(strokes.shift) / 2)
 
 
 def test_a_shift_is_added_to_the_classes():

@@ -63,3 +63,21 @@ def test_of_many_labeled_voxels_some_are_drawn_and_rare_classes_stay(monkeypatch
     counts = torch.cat([c for *_, c in labeled_responses(pool, classifier())]).bincount()
     assert counts[RARE - 1] >= 50
     assert counts.sum() < sum(pool.counts) / 2
+
+
+def test_one_opinion_sees_neither_the_place_nor_what_is_far():
+    scales = (1.0, 2.0, 4.0, 8.0, 16.0)
+    both = PixelClassifier(1, 3, scales, VOXEL, position=True).eval()
+    region = tuple(slice(0, n) for n in (16, 32, 32))
+    image = torch.randn(1, 1, 16, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def logits(shape: tuple[int, int, int], image: torch.Tensor) -> torch.Tensor:
+        placed = with_region_position(image[0], region, shape)[None]
+        return both.over(both.responses(placed, region)).detach()
+
+    here, elsewhere = logits((16, 32, 32), image), logits((99, 99, 99), image)
+    assert here.shape == (2, 1, 3, 16, 32, 32)
+    assert not torch.allclose(here[0], elsewhere[0])
+    torch.testing.assert_close(here[1], elsewhere[1])
+    seen = [len(opinion.columns) for opinion in both.opinions]
+    assert seen == [1 + 5 * 5 + 1 + 5 * 2 + 3, 1 + 4 * 5 + 1 + 4 * 5]

@@ -162,7 +162,7 @@ def test_warm_start_with_a_new_class_keeps_the_known_ones():
     next(warm)
     started = warm.send(Command.STOP).checkpoint
     assert [c.id for c in started.classes] == [1, 2, 5]
-    for name in ("classify.bias", "pixels.layers.4.weight"):
+    for name in ("classify.bias", "pixels.opinions.0.layers.4.weight"):
         assert torch.equal(started.weights[name][:2], first.weights[name])
     name = "down.0.0.weight"
     assert torch.equal(started.weights[name], first.weights[name])
@@ -245,7 +245,7 @@ def test_a_checkpoint_has_the_belief_in_its_weights():
     assert asdict(checkpoint.belief) == checkpoint.progress["best"]["belief"]
     assert asdict(checkpoint.evidence) == checkpoint.progress["best"]["evidence"]
     assert checkpoint.evidence.near is not None and checkpoint.evidence.reach > 0
-    assert len(checkpoint.belief.trust) == 2
+    assert len(checkpoint.belief.trust) == 3, "in the network and in both of the classifier"
     assert len(checkpoint.belief.shift) == len(checkpoint.classes)
     unknown = last(train(make_case(), replace(CONFIG, held_out=0))).checkpoint
     assert unknown.belief == Belief()
