@@ -121,14 +121,15 @@ def answer(case: Case, responses: torch.Tensor, config: TrainingConfig) -> np.nd
         rate.step()
     classifier.eval()
     with torch.no_grad():
-        planes = [classifier(plane.flatten(0, 1).float()).softmax(1) for plane in responses]
-    opinions = torch.cat(planes).T.unflatten(1, case.volume.shape)[None]
+        planes = [classifier(plane.flatten(0, 1).float()).softmax(2) for plane in responses]
+    opinions = torch.cat(planes, 1).movedim(2, 1).unflatten(2, case.volume.shape)
     held = torch.from_numpy(own.held_out)
     some = torch.randint(held.numel(), (SEEN_VOXELS,), generator=random)
     belief = fit_belief(
         opinions[:, :, held != IGNORE],
         held[held != IGNORE].long(),
         pool.counts,
+        pool.strokes,
         opinions.flatten(2)[:, :, some],
     )
     return pool_opinions(opinions, belief).numpy()

@@ -249,5 +249,5 @@ def image_logits(
 ) -> NDArray[np.float32]:
     """Logits (K, z, y, x) of a region by its gray values alone."""
     responses = region_responses(classifier, case, region, torch.device("cpu"))
-    logits: NDArray[np.float32] = classifier.over(responses)[0].numpy()
+    logits: NDArray[np.float32] = classifier.over(responses).mean(0)[0].numpy()
     return logits
