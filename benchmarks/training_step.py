@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
+from alone import memory_alone, print_memory
 from monai.data import CacheDataset, ThreadDataLoader
 from monai.losses import DiceCELoss
 from monai.transforms import (
@@ -180,28 +177,18 @@ def compare(setting: Setting, peer: bool) -> dict[str, Any]:
     return rows | {"turns": len(seconds["ours"])}
 
 
-def memory_alone(name: str) -> dict[str, float]:
-    """Take some steps in a process of its own; return MB held at most, and before."""
-    command = [sys.executable, __file__, "--alone", name]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, float] = json.loads(answer.splitlines()[-1])
-    return found
-
-
-def take_alone(name: str) -> dict[str, float]:
-    """Take some steps; return MB of this process."""
+def work_alone(name: str) -> Callable[[], None]:
+    """Return some steps of a way, ready to be taken."""
     setting = Setting(TrainingConfig(steps=2 * STEPS_ALONE, device="cpu"))
-    idle = psutil.Process().memory_info().rss / 1e6
     if name == "ours":
-        steps = our_steps(setting)
-        for _ in steps:
-            pass
-    else:
+        return lambda: list(our_steps(setting)).clear()
+
+    def steps() -> None:
         step = bare_step(setting) if name == "bare" else monai_step(setting)
         for _ in range(STEPS_ALONE):
             step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return {"peak_mb": peak, "idle_mb": idle}
+
+    return steps
 
 
 def main() -> None:
@@ -213,7 +200,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     if arguments.alone:
-        print(json.dumps(take_alone(arguments.alone)))
+        print_memory(work_alone(arguments.alone))
         return
     setting = Setting(TrainingConfig(minutes=arguments.minutes, device="cpu"))
     rows = compare(setting, not arguments.no_peer)
@@ -222,7 +209,7 @@ def main() -> None:
     for name, row in rows.items():
         memory = ""
         if name in NAMES:
-            row |= memory_alone(name)
+            row |= memory_alone(__file__, "--alone", name)
             memory = f"{row['peak_mb']:9.0f}{row['idle_mb']:8.0f}"
         print(f"{name:12}{row['ms']:8.0f}{row['ratio']:8.2f}{memory}", flush=True)
     if arguments.json:

@@ -133,9 +133,15 @@ class PixelClassifier(nn.Module):
         # Hidden units of a whole block at once would take gigabytes.
         planes = []
         for plane in responses.unbind(2):
-            features = plane.movedim(1, -1)
-            logits = self(features.flatten(0, -2))
-            planes.append(logits.unflatten(0, features.shape[:-1]).movedim(-1, 1))
+            # The layers as matrices from the left: the responses stay as they lie.
+            values = self.normalize(plane.flatten(2))
+            for layer in self.layers:
+                if isinstance(layer, nn.Linear):
+                    weight = layer.weight.expand(len(values), -1, -1)
+                    values = torch.baddbmm(layer.bias[:, None], weight, values)
+                else:
+                    values = layer(values)
+            planes.append(values.unflatten(-1, plane.shape[2:]))
         return torch.stack(planes, 2)
 
 
