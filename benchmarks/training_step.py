@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT_BATCHES = 8
-STEPS_ALONE = 12
+STEPS_ALONE = 4
 NAMES = ("ours", "bare", "monai")
 
 
