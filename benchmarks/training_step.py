@@ -179,7 +179,8 @@ def compare(setting: Setting, peer: bool) -> dict[str, Any]:
 
 def work_alone(name: str) -> Callable[[], None]:
     """Return some steps of a way, ready to be taken."""
-    setting = Setting(TrainingConfig(steps=2 * STEPS_ALONE, device="cpu"))
+    # One of each stage, for each is followed by a look at held-out voxels, which takes longer.
+    setting = Setting(TrainingConfig(steps=2, device="cpu"))
     if name == "ours":
         return lambda: list(our_steps(setting)).clear()
 
