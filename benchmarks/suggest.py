@@ -1,20 +1,23 @@
 """Measure how many slices `suggest` spares an annotator.
 
-Three annotators begin with one slice across each axis. An oracle paints a whole slice at a
-time, from the truth; the network is trained for --minutes after each slice, from where it
-was, and predicts.
+An oracle paints whole slices from the truth, and a model learns from them afresh at every
+number of slices:
 
-- suggested: the slice that `napari_volseg.suggest` puts first;
-- random: any slice that is not complete;
-- even: so many slices, evenly spaced, axes in turn ("3" is 1_1_1, "4" is 2_1_1, "5" is
-  2_2_1, ...). For other numbers they lie elsewhere, so each number of --even is trained
-  afresh, for as long in all as the others until they have so many.
+- suggested: from one slice across each axis on, always the slice that `suggest` puts first;
+- random: the same, but any slice that is not complete;
+- even: so many slices, evenly spaced, axes in turn ("3" is 1_1_1, "4" is 2_1_1, ...).
 
-Reported is the mean foreground IoU over the voxels that were not painted, by number of
-slices, and the slices that the others need to reach the IoU of evenly spaced ones.
+The model is the first answer of the default network, its pixel classifier, believed as far
+as held-out voxels tell: what a user has seconds after the first strokes, and mostly goes
+by. It trains for --steps, so the figures do not depend on how busy the machine is. Filter
+responses are computed once for a volume, which is cut to --side voxels around its middle.
 
-    python benchmarks/suggest.py [--data FOLDER] [--volumes NAME ...] [--minutes 1]
-        [--even 6 9 12] [--seeds 0] [--device cpu] [-o out/suggest.json]
+Reported is the mean foreground IoU over the voxels that were not painted, and the fewest
+slices with which the others reach what evenly spaced ones do, both averaged over the seeds.
+
+    python benchmarks/suggest.py [--data FOLDER] [--volumes NAME ...] [--steps 300]
+        [--even 6 9 12] [--most 8] [--methods suggested random] [--seeds 0] [--side 128]
+        [-o out/suggest.json] [--plot FILE.png]
 """
 
 from __future__ import annotations
@@ -23,47 +26,128 @@ import argparse
 import json
 import platform
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+import torch
+from matplotlib import pyplot as plt
 from volumes import Known, agreement, annotated, known_volume
 
 from napari_volseg import TrainingConfig
-from napari_volseg import train as train_network
 from napari_volseg.data.annotation import Annotation, Case
-from napari_volseg.inference.device import describe_device, pick_device
-from napari_volseg.inference.predict import predict
-from napari_volseg.review.suggest import UncertaintyMap, add_region, empty_map, rank_slices
-
-if TYPE_CHECKING:
-    from napari_volseg.models.checkpoint import Checkpoint
+from napari_volseg.models.belief import fit_belief, pool_opinions
+from napari_volseg.models.unet3d import FILTER_SCALES
+from napari_volseg.review.suggest import add_region, empty_map, rank_slices
+from napari_volseg.sparse.pixels import (
+    PixelClassifier,
+    draw_voxels,
+    pixel_stage,
+    region_responses,
+)
+from napari_volseg.sparse.pool import build_pool
+from napari_volseg.sparse.position import with_region_position
+from napari_volseg.sparse.stage import IGNORE
 
 FIRST = 3
 """Slices to begin with, one across each axis."""
 
 REAL = ("nuclei_1135", "lightsheet_vessels", "hippocampus_001")
 
-
-def trained(case: Case, config: TrainingConfig, start: Checkpoint | None = None) -> Checkpoint:
-    """Train to the end."""
-    for event in train_network(case, config, resume=start):
-        last = event
-    assert last.checkpoint is not None
-    return last.checkpoint
+CPU = torch.device("cpu")
+BLOCK = 64
+SEEN_VOXELS = 40_000
+"""To tell how common the classes are."""
 
 
-def predicted(
-    checkpoint: Checkpoint, case: Case, truth: Annotation, device: str
-) -> tuple[float, UncertaintyMap]:
-    """Predict; return the IoU where nobody painted, and the map to choose the next slice by."""
+def cut(known: Known, side: int) -> Known:
+    """Cut a volume to so many voxels along each axis, around its middle."""
+    volume, truth = known
+    z, y, x = (slice(max(0, (n - side) // 2), (n + side) // 2) for n in volume.shape)
+    image = np.asarray(volume.image[:, z, y, x])
+    return replace(volume, image=image, affine=None), Annotation(
+        truth.labels[z, y, x].copy(), truth.classes
+    )
+
+
+def new_classifier(case: Case, n_classes: int, seed: int) -> PixelClassifier:
+    """Make the pixel classifier of the default network."""
+    spacing = case.volume.spacing
+    voxel = [side / min(spacing) for side in spacing]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return PixelClassifier(case.volume.channels, n_classes, FILTER_SCALES, voxel, True)
+
+
+@torch.no_grad()
+def all_responses(known: Known) -> torch.Tensor:
+    """Filter responses of every voxel, float16 (Z, Y, X, F)."""
+    volume, truth = known
+    pool = build_pool([Case(volume, truth)], TrainingConfig(held_out=0), CPU)
+    (own,) = pool.cases
+    classifier = new_classifier(Case(volume, truth), pool.n_classes, 0)
+    found = None
+    corners = product(*(range(0, n, BLOCK) for n in volume.shape))
+    for corner in corners:
+        z, y, x = (slice(c, min(c + BLOCK, n)) for c, n in zip(corner, volume.shape, strict=True))
+        gray = region_responses(classifier, own, (z, y, x), CPU)[0]
+        block = with_region_position(gray, (z, y, x), volume.shape)
+        if found is None:
+            found = torch.empty((*volume.shape, len(block)), dtype=torch.float16)
+        found[z, y, x] = block.movedim(0, -1).half()
+    assert found is not None
+    return found
+
+
+def answer(case: Case, responses: torch.Tensor, config: TrainingConfig) -> np.ndarray:
+    """Train the classifier on what is painted; return probabilities (K, Z, Y, X)."""
+    pool = build_pool([case], config, CPU)
+    (own,) = pool.cases
+    voxels, classes = own.labeled()
+    features = responses[tuple(voxels.T)].float()
+    classifier = new_classifier(case, pool.n_classes, config.seed)
+    stage = pixel_stage(config, pool, lambda module: module)
+    optimizer = stage.optimizer(classifier.parameters())
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: stage.schedule(step / config.steps, [])
+    )
+    random = torch.Generator().manual_seed(config.seed)
+    for step in range(config.steps):
+        optimizer.zero_grad()
+        stage.loss(classifier, draw_voxels(features, classes, random), step).backward()
+        optimizer.step()
+        rate.step()
+    classifier.eval()
+    with torch.no_grad():
+        planes = [classifier(plane.flatten(0, 1).float()).softmax(1) for plane in responses]
+    opinions = torch.cat(planes).T.unflatten(1, case.volume.shape)[None]
+    held = torch.from_numpy(own.held_out)
+    some = torch.randint(held.numel(), (SEEN_VOXELS,), generator=random)
+    belief = fit_belief(
+        opinions[:, :, held != IGNORE],
+        held[held != IGNORE].long(),
+        pool.counts,
+        opinions.flatten(2)[:, :, some],
+    )
+    return pool_opinions(opinions, belief).numpy()
+
+
+def iou_of(probabilities: np.ndarray, case: Case, truth: Annotation) -> float:
+    """Mean foreground IoU where nobody painted."""
+    ids = np.array(truth.class_ids)
+    return agreement(ids[probabilities.argmax(0)], case, truth).iou
+
+
+def suggested_slice(probabilities: np.ndarray, case: Case) -> tuple[int, int]:
+    """Return the slice that is suggested first."""
     volume = case.volume
-    labels = np.zeros(volume.shape, np.uint16)
-    uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
-    for piece in predict(checkpoint, volume, device=device):
-        labels[piece.region] = piece.labels
-        add_region(uncertainty, piece.region, piece.probabilities)
-    return agreement(labels, case, truth).iou, uncertainty
+    uncertainty = empty_map(volume.shape, volume.spacing, len(probabilities))
+    z, y, x = (slice(0, n) for n in volume.shape)
+    add_region(uncertainty, (z, y, x), probabilities)
+    (best,) = rank_slices(uncertainty, case.annotation, 1)
+    return best.axis, best.index
 
 
 def random_slice(annotation: Annotation, rng: np.random.Generator) -> tuple[int, int]:
@@ -84,56 +168,92 @@ def painted(annotation: Annotation, truth: Annotation, axis: int, index: int) ->
 
 
 def one_by_one(
-    known: Known, by_suggestion: bool, most: int, config: TrainingConfig
-) -> list[dict[str, Any]]:
+    known: Known, responses: torch.Tensor, method: str, most: int, config: TrainingConfig
+) -> dict[str, Any]:
     """Paint slice after slice; return the IoU of each number of slices, and what was painted."""
     volume, truth = known
     rng = np.random.default_rng(config.seed)
-    annotation, checkpoint = annotated(truth, "1_1_1"), None
-    place: tuple[int, int] | None = None
-    rows: list[dict[str, Any]] = []
+    annotation = annotated(truth, "1_1_1")
+    iou: dict[str, float] = {}
+    places = []
     for slices in range(FIRST, most + 1):
         case = Case(volume, annotation)
-        checkpoint = trained(case, config, checkpoint)
-        iou, uncertainty = predicted(checkpoint, case, truth, config.device)
-        rows.append({"slices": slices, "iou": iou, "last": place})
-        if by_suggestion:
-            (best,) = rank_slices(uncertainty, annotation, 1)
-            place = best.axis, best.index
-        else:
-            place = random_slice(annotation, rng)
+        found = answer(case, responses, config)
+        iou[str(slices)] = iou_of(found, case, truth)
+        by_rank = method == "suggested"
+        place = suggested_slice(found, case) if by_rank else random_slice(annotation, rng)
+        places.append(place)
         annotation = painted(annotation, truth, *place)
-    return rows
+    return {"iou": iou, "painted": places[:-1]}
 
 
-def evenly(known: Known, slices: int, config: TrainingConfig) -> float:
-    """Return the IoU of so many evenly spaced slices, after as much training as the others had."""
+def evenly(known: Known, responses: torch.Tensor, slices: int, config: TrainingConfig) -> float:
+    """Return the IoU of so many evenly spaced slices."""
     volume, truth = known
     counts = "_".join(str((slices + 2 - axis) // 3) for axis in range(3))
     case = Case(volume, annotated(truth, counts))
-    longer = replace(config, minutes=config.minutes * (slices - FIRST + 1))
-    return predicted(trained(case, longer), case, truth, config.device)[0]
+    return iou_of(answer(case, responses, config), case, truth)
 
 
-def needed(rows: list[dict[str, Any]], iou: float) -> int | None:
+def mean_curves(runs: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
+    """Average over the seeds: volume, method, number of slices, IoU."""
+    found: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for run in runs:
+        for method, curve in run["curves"].items():
+            of = found.setdefault(run["volume"], {}).setdefault(method, {})
+            for slices, iou in curve["iou"].items():
+                of.setdefault(int(slices), []).append(iou)
+    return {
+        volume: {m: {n: float(np.mean(v)) for n, v in c.items()} for m, c in methods.items()}
+        for volume, methods in found.items()
+    }
+
+
+def needed(curve: dict[int, float], iou: float) -> int | None:
     """Return the fewest slices that reach an IoU."""
-    return next((row["slices"] for row in rows if row["iou"] >= iou), None)
+    return next((slices for slices in sorted(curve) if curve[slices] >= iou), None)
 
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Show the slices needed to reach the IoU of evenly spaced ones, as Markdown."""
-    lines = [
-        "| volume | seed | even slices | IoU | suggested | fewer by | random |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for run in runs:
-        for slices, iou in run["even"].items():
-            suggested, random = (needed(run[how], iou) for how in ("suggested", "random"))
-            spared = "-" if suggested is None else f"{1 - suggested / int(slices):.0%}"
-            cells = [run["volume"], run["seed"], slices, f"{iou:.3f}"]
-            cells += [suggested or "not reached", spared, random or "not reached"]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+    curves = mean_curves(runs)
+    methods = [m for m in next(iter(curves.values())) if m != "even"]
+    heads = ["volume", "even slices", "IoU", *(h for m in methods for h in (m, "fewer by"))]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for volume, of in curves.items():
+        for slices, iou in of["even"].items():
+            cells = [volume, str(slices), f"{iou:.3f}"]
+            for method in methods:
+                reached = needed(of[method], iou)
+                cells += (
+                    ["not reached", "-"]
+                    if reached is None
+                    else [f"{reached}", f"{1 - reached / slices:.0%}"]
+                )
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """Draw IoU by number of slices."""
+    mpl.use("Agg")
+    curves = mean_curves(runs)
+    figure, axes = plt.subplots(1, len(curves), figsize=(10, 3), squeeze=False)
+    looks = {"suggested": ("#d55e00", "-"), "random": ("#8a8f98", ":"), "even": ("#4878a8", "--")}
+    for axis, (volume, of) in zip(axes[0], curves.items(), strict=True):
+        for method, curve in of.items():
+            color, line = looks[method]
+            axis.plot(
+                list(curve), list(curve.values()), line, color=color, label=method, marker="."
+            )
+        axis.set_title(volume, fontsize=10)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("mean foreground IoU")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("painted slices", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -141,29 +261,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with the real volumes; else phantom only")
     parser.add_argument("--volumes", nargs="*", help="names, see volumes.py")
-    parser.add_argument("--minutes", type=float, default=1.0, help="of training after each slice")
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--even", type=int, nargs="*", default=[6, 9, 12], help="evenly spaced")
+    parser.add_argument("--most", type=int, default=8, help="slices that the others paint")
+    parser.add_argument("--methods", nargs="*", default=["suggested", "random"])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--side", type=int, default=128, help="most voxels along an axis")
     parser.add_argument("-o", type=Path, default=Path("out/suggest.json"))
+    parser.add_argument("--plot", type=Path, help="where to draw the curves (PNG)")
     arguments = parser.parse_args()
     if min(arguments.even) < FIRST:
         parser.error(f"--even: all begin with {FIRST} slices")
-    machine = f"{platform.machine()}, {describe_device(pick_device(arguments.device))}"
-    document = {"machine": machine, "minutes": arguments.minutes, "runs": []}
     arguments.o.parent.mkdir(parents=True, exist_ok=True)
-    for name in arguments.volumes or ["phantom", *(REAL if arguments.data else ())]:
-        for seed in arguments.seeds:
-            known = known_volume(arguments.data, name, seed)
-            config = TrainingConfig(minutes=arguments.minutes, seed=seed, device=arguments.device)
-            run = {"volume": name, "seed": seed}
-            for how in ("suggested", "random"):
-                run[how] = one_by_one(known, how == "suggested", max(arguments.even), config)
-            run["even"] = {str(n): evenly(known, n, config) for n in arguments.even}
-            document["runs"].append(run)
+    document: dict[str, Any] = {
+        "machine": platform.machine(),
+        "steps": arguments.steps,
+        "side": arguments.side,
+        "runs": [],
+    }
+    for seed in arguments.seeds:
+        for name in arguments.volumes or ["phantom", *(REAL if arguments.data else ())]:
+            # The volume is the same for every seed: they are of the training.
+            known = cut(known_volume(arguments.data, name), arguments.side)
+            responses = all_responses(known)
+            config = TrainingConfig(steps=arguments.steps, seed=seed, device="cpu")
+            curves = {
+                method: one_by_one(known, responses, method, arguments.most, config)
+                for method in arguments.methods
+            }
+            even = {str(n): evenly(known, responses, n, config) for n in arguments.even}
+            document["runs"].append(
+                {"volume": name, "seed": seed, "curves": curves | {"even": {"iou": even}}}
+            )
             arguments.o.write_text(json.dumps(document, indent=1))
-    print(json.dumps(document))
-    print(f"\n{machine}, {arguments.minutes:g} minutes a slice\n\n{table(document['runs'])}")
+            print(table(document["runs"]), flush=True)
+    if arguments.plot:
+        plot(document["runs"], arguments.plot)
 
 
 if __name__ == "__main__":

@@ -166,6 +166,20 @@ def test_train_with_another_value_for_unlabeled(run, case, tmp_path):
     assert [c.id for c in load_model(tmp_path / "m.volseg").classes] == [1, 2]
 
 
+def test_train_learns_from_proposals_too(run, refused, case, tmp_path):
+    files = case / "image.ome.tif", case / "annotation.tif"
+    truth, output = case / "truth.tif", tmp_path / "m.volseg"
+    scores = {}
+    for weight in (0, 1):
+        options = ("--proposals", truth, "--proposal-weight", weight)
+        assert run("train", *files, "-o", output, *QUICK, *options)[0] == 0
+        scores[weight] = load_model(output)
+    assert scores[1].training["proposal_weight"] == 1
+    assert scores[0].belief != scores[1].belief
+    message = refused("train", *files, *files, "-o", output, *QUICK, "--proposals", truth)
+    assert "proposals go with one image" in message
+
+
 def test_a_value_is_the_same_class_in_every_annotation(tmp_path):
     """Also where 0 is a class that one of them has no paint of."""
     values = {"one": (0, 1, 2, 255), "other": (1, 2, 255, 255)}

@@ -147,6 +147,7 @@ def train(
     output: Output,
     options: Annotated[TrainingOptions | None, Parameter(name="*")] = None,
     unlabeled: Unlabeled = UNLABELED,
+    proposals: Path | None = None,
     resume: Path | None = None,
     as_json: Json = False,
 ) -> int:
@@ -163,6 +164,9 @@ def train(
     unlabeled
         Label that means unlabeled in the annotations, or "none". If it is not 0, and 0 is a
         class, all classes move up by one.
+    proposals
+        Labels that nobody painted, to learn from with less weight (--proposal-weight) where
+        nothing is painted; with one image only.
     resume
         Model to go on from; its options are the defaults. A training that was stopped is
         finished; with other options or annotations, a new one starts from its weights.
@@ -173,7 +177,7 @@ def train(
     from napari_volseg.cli.train import read_cases, read_start, run_training
 
     checkpoint, config = read_start(resume, options or {})
-    trained = run_training(read_cases(files, unlabeled), config, checkpoint, output)
+    trained = run_training(read_cases(files, unlabeled, proposals), config, checkpoint, output)
     if as_json:
         print_json(trained.to_json())
     else:

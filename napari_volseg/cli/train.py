@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.cli.terminal import naming, progress, say, stop_on_interrupt
@@ -57,8 +57,8 @@ class Trained:
         return "\n".join([what, figures, *reliability_advice(self.checkpoint)])
 
 
-def read_cases(files: Sequence[Path], unlabeled: int) -> list[Case]:
-    """Read IMAGE ANNOTATION pairs.
+def read_cases(files: Sequence[Path], unlabeled: int, proposals: Path | None = None) -> list[Case]:
+    """Read IMAGE ANNOTATION pairs, and proposed labels if there is one pair.
 
     A value means the same class in all of them, also where 0 is a class that one of them
     has no paint of.
@@ -66,17 +66,25 @@ def read_cases(files: Sequence[Path], unlabeled: int) -> list[Case]:
     Raises
     ------
     InputError
-        For an odd number of files, and for files that cannot be trained on.
+        For an odd number of files, for files that cannot be trained on, and for proposals
+        with several images.
     """
     if not files or len(files) % 2:
         raise InputError(f"{len(files)} files; give pairs: IMAGE ANNOTATION [IMAGE ANNOTATION ...]")
+    if proposals and len(files) > 2:
+        raise InputError(f"{proposals}: proposals go with one image; give {files[0]} alone")
     cases = []
-    from_zero = unlabeled != UNLABELED and any(holds_zero(a) for a in files[1::2])
+    labels = [*files[1::2], *([proposals] if proposals else [])]
+    from_zero = unlabeled != UNLABELED and any(holds_zero(path) for path in labels)
     for image, annotation in zip(files[::2], files[1::2], strict=True):
         volume = read_volume(image)
         with naming(annotation):
             painted = read_annotation(annotation, unlabeled=unlabeled, from_zero=from_zero)
             cases.append(Case(volume, painted))
+    if proposals:
+        with naming(proposals):
+            proposed = read_annotation(proposals, unlabeled=unlabeled, from_zero=from_zero)
+            cases[0] = replace(cases[0], proposals=proposed.labels)
     return cases
 
 

@@ -110,20 +110,42 @@ class Annotation:
 class Case:
     """A volume with its annotation: what one can train on.
 
+    Attributes
+    ----------
+    volume : Volume
+    annotation : Annotation
+    proposals : uint8 or uint16 (Z, Y, X), optional
+        Labels that nobody painted, to be trained on with less weight; 0 where there is none.
+        Where there is paint, they do not count.
+
     Raises
     ------
     InputError
-        If their shapes differ.
+        If shapes differ, or proposals are of a class that the annotation does not know.
     """
 
     volume: Volume
     annotation: Annotation
+    proposals: NDArray[np.unsignedinteger] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.volume.shape != self.annotation.labels.shape:
             raise InputError(
                 f"{self.volume.name}: the annotation has shape {self.annotation.labels.shape}, "
                 f"the image {self.volume.shape}; annotate this image, or load its own annotation"
+            )
+        if self.proposals is None:
+            return
+        if self.volume.shape != self.proposals.shape:
+            raise InputError(
+                f"{self.volume.name}: the proposals have shape {self.proposals.shape}, the image "
+                f"{self.volume.shape}; make them of this image"
+            )
+        known = self.annotation.class_ids
+        if unknown := sorted(set(count_labels(self.proposals)) - set(known)):
+            raise InputError(
+                f"{self.volume.name}: the proposals hold {unknown}, which are not among the "
+                f"annotation's classes {list(known)}; paint some of each, or leave them out"
             )
 
 

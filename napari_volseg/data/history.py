@@ -53,17 +53,20 @@ class Act:
         They do not overlap. None for an act that changes the classes only.
     classes : tuple of LabelClass or None
         The classes; None leaves them as they are.
+    marks : tuple of Patch
+        What becomes of the corrections, block by block.
     """
 
     name: str
     dtype: str
     patches: tuple[Patch, ...] = ()
     classes: tuple[LabelClass, ...] | None = None
+    marks: tuple[Patch, ...] = ()
 
     @cached_property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        return ACT_BYTES + sum(PATCH_BYTES + len(p.voxels) for p in self.patches)
+        return ACT_BYTES + sum(PATCH_BYTES + len(p.voxels) for p in (*self.patches, *self.marks))
 
     @property
     def voxels(self) -> int:
@@ -151,7 +154,12 @@ def make_act(
     return Act(name, values.dtype.str, tuple(patches), classes)
 
 
-def exchange(act: Act, labels: NDArray[Any], classes: tuple[LabelClass, ...]) -> Exchange:
+def exchange(
+    act: Act,
+    labels: NDArray[Any],
+    classes: tuple[LabelClass, ...],
+    marks: tuple[Patch, ...] = (),
+) -> Exchange:
     """Prepare to put an act into labels; changes nothing.
 
     Parameters
@@ -161,14 +169,17 @@ def exchange(act: Act, labels: NDArray[Any], classes: tuple[LabelClass, ...]) ->
         As the act finds them.
     classes : tuple of LabelClass
         As the act finds them.
+    marks : tuple of Patch
+        The corrections, as the act finds them, where it changes them.
     """
     opposite = Act(
         act.name,
         labels.dtype.str,
         tuple(_pack(p.box, labels[p.box]) for p in act.patches),
         None if act.classes is None else classes,
+        marks,
     )
-    return Exchange(act, tuple(_unpack(p, act.dtype) for p in act.patches), opposite)
+    return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
 
 
 def whole(labels: NDArray[Any]) -> Region:
@@ -216,7 +227,8 @@ def _pack(box: Region, values: NDArray[Any]) -> Patch:
     return Patch(box, bytes(imagecodecs.zstd_encode(stored, level=1)))
 
 
-def _unpack(patch: Patch, dtype: str) -> NDArray[Any]:
+def unpack(patch: Patch, dtype: str) -> NDArray[Any]:
+    """Return the voxels of a patch."""
     voxels = np.frombuffer(imagecodecs.zstd_decode(patch.voxels), np.dtype(dtype).newbyteorder("<"))
     return voxels.reshape([side.stop - side.start for side in patch.box])
 

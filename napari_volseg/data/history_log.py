@@ -35,10 +35,12 @@ class HistoryLog:
     ----------
     folder : Path
         The journal's.
+    name : str
+        Of the file, which does not exist yet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = RecordFile(folder / HISTORY)
+    def __init__(self, folder: Path, name: str = HISTORY) -> None:
+        self._file = RecordFile(folder / name)
         self._written = History()
         self._numbers: dict[Act, int] = {}
         self._next = count()
@@ -77,10 +79,10 @@ class HistoryLog:
         return record(STATE, counts + struct.pack(f"<{len(numbers)}I", *numbers))
 
 
-def read_history(folder: Path) -> History:
-    """Read the history that a journal's folder holds; an empty one if there is none."""
+def read_history(folder: Path, name: str = HISTORY) -> History:
+    """Read the history that a file of a journal's folder holds; an empty one if there is none."""
     try:
-        data = (folder / HISTORY).read_bytes()
+        data = (folder / name).read_bytes()
     except FileNotFoundError:
         return History()
     payloads: dict[int, bytes] = {}
@@ -97,15 +99,17 @@ def read_history(folder: Path) -> History:
 
 
 def _act_record(act: Act, number: int) -> bytes:
+    patches = (*act.patches, *act.marks)
     description = {
         "name": act.name,
         "dtype": act.dtype,
         "classes": None if act.classes is None else [asdict(c) for c in act.classes],
-        "boxes": [[(side.start, side.stop) for side in p.box] for p in act.patches],
-        "bytes": [len(p.voxels) for p in act.patches],
+        "boxes": [[(side.start, side.stop) for side in p.box] for p in patches],
+        "bytes": [len(p.voxels) for p in patches],
+        "marks": len(act.marks),
     }
     text = json.dumps(description).encode()
-    voxels = b"".join(p.voxels for p in act.patches)
+    voxels = b"".join(p.voxels for p in patches)
     return record(ACT, NUMBERS.pack(number, len(text)) + text + voxels)
 
 
@@ -118,11 +122,14 @@ def _read_act(payload: bytes) -> Act:
         patches.append(Patch(_read_box(box), payload[position : position + size]))
         position += size
     classes = description["classes"]
+    # Of a version that knew no marks, all are labels.
+    labels = len(patches) - description.get("marks", 0)
     return Act(
         description["name"],
         description["dtype"],
-        tuple(patches),
+        tuple(patches[:labels]),
         None if classes is None else tuple(LabelClass(**c) for c in classes),
+        tuple(patches[labels:]),
     )
 
 

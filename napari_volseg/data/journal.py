@@ -1,8 +1,8 @@
 """The stroke journal: painted labels are on disk before the user has named any file.
 
 One folder for each session holds a lock, which the system frees however the session
-ends, and a log of the labels (`journal_log`) and of their history (`history_log`). What no
-named file holds is offered again.
+ends, and a log of the labels (`journal_log`), of their history (`history_log`) and of the
+review of their objects (`review_state`). What no named file holds is offered again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from napari_volseg.data.journal_log import (
     record,
 )
 from napari_volseg.data.record_file import Place, RecordFile
+from napari_volseg.data.review_state import ReviewLog, ReviewState, read_review
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,12 +63,18 @@ class Recovery:
         When it was last written, in local time.
     painted_voxels : int
         How many voxels are not 0.
+    reviewed : int
+        Of how many objects something was said.
+    in_file : bool
+        A named file holds the labels, but no file of the user's holds the review.
     """
 
     folder: Path
     header: JournalHeader
     time: datetime
     painted_voxels: int
+    reviewed: int
+    in_file: bool
 
     def labels(self) -> NDArray[Any]:
         """Return the labels, in the header's shape and dtype.
@@ -88,6 +95,10 @@ class Recovery:
     def history(self) -> History:
         """Return what can be undone and redone; needed before `discard`."""
         return read_history(self.folder)
+
+    def review(self) -> ReviewState:
+        """Return what was said of objects; needed before `discard`."""
+        return read_review(self.folder)
 
     def discard(self) -> None:
         """Remove the journal for good.
@@ -116,6 +127,8 @@ class Journal:
         self._places: dict[Index, Place] = {}
         self._saved = False
         self._history = HistoryLog(folder)
+        self._review = ReviewLog(folder)
+        self._reviewed = 0
         self._file = RecordFile(folder / LOG)
         self._file.append(header_record(header))
 
@@ -174,8 +187,8 @@ class Journal:
                 self._compact()
         return len(written)
 
-    def keep(self, history: History) -> None:
-        """Write what can be undone and redone, as far as it changed since the last call.
+    def keep(self, history: History, review: ReviewState) -> None:
+        """Write what can be undone, and the review, as far as they changed since the last call.
 
         Raises
         ------
@@ -183,6 +196,8 @@ class Journal:
             If the disk is full or gone; the next call writes what this one could not.
         """
         self._history.write(history)
+        self._review.write(review)
+        self._reviewed = len(review.kept)
 
     def mark_saved(self, labels: NDArray[Any]) -> bool:
         """Note that a named file holds ``labels``; nothing is offered until more is painted.
@@ -208,6 +223,8 @@ class Journal:
     def close(self) -> None:
         """End the session; it stays on offer unless it is empty or a named file holds it.
 
+        No file of the user's holds what was said of objects.
+
         Raises
         ------
         OSError
@@ -215,10 +232,12 @@ class Journal:
         """
         self._file.close()
         self._history.close()
+        self._review.close()
         try:
             with _index_lock(self.folder.parent):
                 self._lock.release()
-                if self._saved or not any(self._digests.values()):
+                painted = any(self._digests.values())
+                if not self._reviewed and (self._saved or not painted):
                     shutil.rmtree(self.folder)
         finally:
             self._lock.release()
@@ -308,11 +327,13 @@ def _offer(session: Path) -> Recovery | None:
     except InputError as error:
         warnings.warn(str(error), stacklevel=3)
         return None
-    if log is None or log.saved or log.painted_voxels() == 0:
+    painted = 0 if log is None else log.painted_voxels()
+    reviewed = len(read_review(session).kept)
+    if log is None or (not reviewed and (log.saved or not painted)):
         shutil.rmtree(session)
         return None
-    time = datetime.fromtimestamp((session / LOG).stat().st_mtime)
-    return Recovery(session, log.header, time, log.painted_voxels())
+    time = datetime.fromtimestamp(max(path.stat().st_mtime for path in session.glob("*.log")))
+    return Recovery(session, log.header, time, painted, reviewed, log.saved)
 
 
 def _is_live(session: Path) -> bool:

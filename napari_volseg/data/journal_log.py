@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.tiles import Region
+
 Index = tuple[int, int, int]
 
 HEADER, LABELS, SAVED = b"H", b"B", b"S"
@@ -97,9 +99,10 @@ class Log:
         return labels
 
 
-def block_box(index: Index) -> tuple[slice, ...]:
+def block_box(index: Index) -> Region:
     """Return the box of a block; the last ones of an axis reach beyond the labels."""
-    return tuple(slice(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE) for i in index)
+    z, y, x = (slice(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE) for i in index)
+    return z, y, x
 
 
 def header_record(header: JournalHeader) -> bytes:

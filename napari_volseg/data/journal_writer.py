@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_volseg.data.history import History
 from napari_volseg.data.journal import Journal, open_journal
+from napari_volseg.data.review_state import ReviewState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Journaled:
-    """Labels to keep; the painting thread sets the first five fields, each in one go.
+    """Labels to keep; the painting thread sets the first six fields, each in one go.
 
     Attributes
     ----------
@@ -42,6 +43,8 @@ class Journaled:
         A copy of labels that were written to a named file since the last look.
     history : History
         What can be undone and redone.
+    review : ReviewState
+        What was said of objects.
     is_over : bool
         True ends the journal with the next look.
     journal : Journal or None
@@ -52,6 +55,7 @@ class Journaled:
     as_in_file: bool = False
     in_file: Any = None
     history: History = field(default_factory=History)
+    review: ReviewState = field(default_factory=ReviewState)
     is_over: bool = False
     journal: Journal | None = None
 
@@ -67,7 +71,7 @@ class Journaled:
         self.journal.describe(header)
         wrote = self.journal.record(labels) > 0
         # After the labels: an act that they lack can be undone all the same.
-        self.journal.keep(self.history)
+        self.journal.keep(self.history, self.review)
         if self.as_in_file:
             self.journal.mark_saved(labels)
             self.as_in_file = False

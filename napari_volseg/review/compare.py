@@ -11,10 +11,12 @@ from napari_volseg.data.annotation import BACKGROUND, COLORS, UNLABELED, Annotat
 from napari_volseg.data.errors import InputError
 from napari_volseg.review.metrics import Evaluation, evaluate
 from napari_volseg.review.objects import SMALLEST, find_objects
+from napari_volseg.review.queue import largest_slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_volseg.data.tiles import Region
     from napari_volseg.review.objects import Objects
 
 NEITHER, AGREE, ONLY_A, ONLY_B, OTHER_CLASS = range(1, 6)
@@ -61,6 +63,27 @@ class ObjectCounts:
     in_b: int
 
 
+@dataclass(frozen=True)
+class Difference:
+    """An object that the other mask does not have as it is (see ``ObjectCounts``).
+
+    Attributes
+    ----------
+    fate : str
+        "split" or "missed", an object of B; "merged" or "extra", one of A.
+    class_id, voxels : int
+    box : region
+    largest : (z, y, x)
+        For each axis, the slice that holds most of it.
+    """
+
+    fate: str
+    class_id: int
+    voxels: int
+    box: Region
+    largest: tuple[int, int, int]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaskComparison:
     """Two masks of one volume, and how they agree.
@@ -75,6 +98,8 @@ class MaskComparison:
         Overlaps, and distances in ``unit``.
     objects : dict of class id to ObjectCounts
         For every class but the background.
+    differences : tuple of Difference
+        All objects that are not matched, the largest first.
     agreement : uint8 (Z, Y, X)
         The agreement map of all classes.
     unit : str
@@ -86,6 +111,7 @@ class MaskComparison:
     names: tuple[str, str]
     evaluation: Evaluation
     objects: dict[int, ObjectCounts]
+    differences: tuple[Difference, ...] = field(repr=False)
     agreement: NDArray[np.uint8] = field(repr=False)
     unit: str
 
@@ -148,14 +174,16 @@ def compare(
         )
     in_a, in_b = (np.where(counted, mask.labels, UNLABELED) for mask in (a, b))
     evaluation = evaluate(a, in_b, spacing=spacing)
+    objects, differences = match_objects(
+        find_objects(in_a, smallest=smallest), find_objects(in_b, smallest=smallest)
+    )
     return MaskComparison(
         a=a,
         b=b,
         names=names,
         evaluation=evaluation,
-        objects=match_objects(
-            find_objects(in_a, smallest=smallest), find_objects(in_b, smallest=smallest)
-        ),
+        objects=objects,
+        differences=differences,
         agreement=map_agreement(a, b),
         unit=unit,
     )
@@ -211,8 +239,8 @@ def most_different_slice(agreement: NDArray[np.uint8], axis: int) -> int:
     return int(differing.argmax()) if differing.any() else agreement.shape[axis] // 2
 
 
-def match_objects(a: Objects, b: Objects) -> dict[int, ObjectCounts]:
-    """Count, for each class, how the objects of A fit those of B (see ``ObjectCounts``)."""
+def match_objects(a: Objects, b: Objects) -> tuple[dict[int, ObjectCounts], tuple[Difference, ...]]:
+    """Count, for each class, how the objects of A fit those of B, and list those that do not."""
     class_a, size_a = _classes_and_sizes(a)
     class_b, size_b = _classes_and_sizes(b)
     of_a, of_b, shared = _overlaps(a, b)
@@ -232,7 +260,7 @@ def match_objects(a: Objects, b: Objects) -> dict[int, ObjectCounts]:
     missed = ~(matched | split | merged[home_of_b])
     extra = ~(merged | split[home_of_a])
     extra[home_of_b[matched]] = False
-    return {
+    counts = {
         int(i): ObjectCounts(
             matched=int((matched & (class_b == i)).sum()),
             split=int((split & (class_b == i)).sum()),
@@ -244,6 +272,19 @@ def match_objects(a: Objects, b: Objects) -> dict[int, ObjectCounts]:
         )
         for i in np.union1d(class_a[1:], class_b[1:])
     }
+    fates = (("split", b, split), ("merged", a, merged), ("missed", b, missed), ("extra", a, extra))
+    differences = [
+        _difference(fate, objects, int(number))
+        for fate, objects, has_it in fates
+        for number in np.flatnonzero(has_it[1:]) + 1
+    ]
+    return counts, tuple(sorted(differences, key=lambda d: -d.voxels))
+
+
+def _difference(fate: str, objects: Objects, number: int) -> Difference:
+    found = objects.get(number)
+    z, y, x = (largest_slice(objects, number, axis) for axis in range(3))
+    return Difference(fate, found.mask_label, found.voxels, found.box, (z, y, x))
 
 
 def _classes_and_sizes(objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

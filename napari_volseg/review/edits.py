@@ -14,7 +14,7 @@ from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import around
 from napari_volseg.data.tiles import crop_around, relative
-from napari_volseg.review.fixes import MARGIN, bridge, fill_holes, smooth, split
+from napari_volseg.review.fixes import MARGIN, bridge, fill_holes, find_seeds, smooth, split
 from napari_volseg.review.kept import describe_object
 from napari_volseg.review.objects import Objects
 from napari_volseg.review.queue import CORRECTED, REJECTED, UNREVIEWED
@@ -201,6 +201,18 @@ def cut(
     ids = np.where(before == number, new_ids[parts], before).astype(np.int32)
     classes = {int(n): found.mask_label for n in new_ids[1:]}
     return _edit(review, f"split object {number}", box, ids, classes)
+
+
+def proposed_cut(
+    review: Review, number: int, spacing: Triple
+) -> tuple[list[tuple[int, int, int]], Edit] | None:
+    """Return seeds to split an object at, and the edit they lead to; None if it has one part."""
+    box = review.objects.get(number).box
+    inside = find_seeds(review.objects.labels[box] == number, spacing)
+    if not inside:
+        return None
+    seeds = [(z + box[0].start, y + box[1].start, x + box[2].start) for z, y, x in inside]
+    return seeds, cut(review, number, seeds, spacing)
 
 
 def painted(review: Review, number: int, box: Region, annotation: Labels) -> Edit:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
+from scipy.spatial.distance import pdist, squareform
 from skimage.draw import line_nd
+from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 from napari_volseg.data.errors import InputError
@@ -24,6 +26,11 @@ MARGIN = 3
 """Voxels around an object that a fix may reach."""
 
 TOUCH = np.ones((3, 3, 3), bool)
+
+THICK = 0.5
+"""Of the thickest place; where an object is thinner, it is no part of its own."""
+
+MOST_PEAKS = 500
 
 
 def fill_holes(member: Mask) -> Mask:
@@ -80,11 +87,45 @@ def split(
         if not member[seed]:
             raise InputError(f"the place clicked as number {number} is outside the object")
         markers[seed] = number
-    depth = ndimage.distance_transform_edt(np.pad(member, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    depth = _depth(member, spacing)
     parts: NDArray[np.int32] = watershed(  # type: ignore[no-untyped-call]
         -depth, markers, connectivity=TOUCH, mask=member, watershed_line=True
     )
     return parts
+
+
+def find_seeds(member: Mask, spacing: Triple) -> list[tuple[int, int, int]]:
+    """Find two places in an object to split it at: the thick ones farthest apart.
+
+    Parameters
+    ----------
+    member : bool (Z, Y, X)
+    spacing : (z, y, x)
+
+    Returns
+    -------
+    list of (z, y, x)
+        Two voxels; none for an object of one part, as a ball.
+    """
+    depth = _depth(member, spacing)
+    peaks = peak_local_max(  # type: ignore[no-untyped-call]
+        depth, threshold_rel=THICK, exclude_border=False, num_peaks=MOST_PEAKS
+    )
+    if len(peaks) < 2:
+        return []
+    apart = squareform(pdist(peaks * np.asarray(spacing)))
+    ends = peaks[sorted(np.unravel_index(np.argmax(apart), apart.shape))]
+    # One that lies in the ball around the other is of the same part.
+    if apart.max() <= max(depth[tuple(end)] for end in ends):
+        return []
+    return [(int(z), int(y), int(x)) for z, y, x in ends]
+
+
+def _depth(member: Mask, spacing: Triple) -> NDArray[np.float64]:
+    """Return how far each voxel of an object is from what is outside it."""
+    padded = ndimage.distance_transform_edt(np.pad(member, 1), sampling=spacing)
+    depth: NDArray[np.float64] = padded[1:-1, 1:-1, 1:-1]
+    return depth
 
 
 def bridge(member: Mask, other: Mask, spacing: Triple) -> Mask:

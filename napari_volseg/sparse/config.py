@@ -61,6 +61,9 @@ class TrainingConfig:
     class_weights: tuple[float, ...] = ()
     """Weight of each class in the loss, multiplied onto the balance; () means all 1."""
 
+    proposal_weight: float = 0.3
+    """Weight of all proposed labels together, if there are any, against that of all paint."""
+
     dice_weight: float = 0.5
     """Share of the Dice term in the loss (0: cross-entropy alone)."""
 
@@ -115,7 +118,7 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it cannot be negative")
-        for name in ("balance", "dice_weight", "augmentation"):
+        for name in ("balance", "proposal_weight", "dice_weight", "augmentation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it goes from 0 to 1")
         for name in ("held_out", "averaging"):

@@ -17,6 +17,7 @@ from napari_volseg.inference.predict import predict_region
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
+from napari_volseg.sparse.proposals import with_proposals
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import (
     Command,
@@ -101,9 +102,10 @@ def train(
         torch.manual_seed(config.seed)
         module = architecture.build(model_config, cases[0].volume.channels, pool.n_classes)
     run = Run(module.to(device), deepcopy(module))
+    learned = with_proposals(pool, cases, config)
 
     def make_stages() -> tuple[Stage[Any], ...]:
-        return architecture.stages(model_config, batched(config, run), material.pool)
+        return architecture.stages(model_config, batched(config, run), learned)
 
     stages = make_stages()
     budget = plan_budget(config, stages)
@@ -195,6 +197,7 @@ def train(
             if changed:
                 forget_scores(run)
                 budget.renew(run)
+                learned = with_proposals(material.pool, material.cases, config)
                 stages = make_stages()
         stage = stages[run.stage]
         try:
@@ -228,7 +231,8 @@ def train(
         score = None
         if finished or budget.score_due(run):
             began = time.perf_counter()
-            score = score_held_out(run.averaged, model_config, architecture, material.pool)
+            judged = replace(material.pool, counts=learned.counts)
+            score = score_held_out(run.averaged, model_config, architecture, judged)
             keep_best(run, score)
             run.scoring_seconds += time.perf_counter() - began
             run.seconds += time.perf_counter() - began

@@ -104,6 +104,8 @@ def fingerprint(cases: Sequence[Case], config: TrainingConfig) -> str:
         digest.update(case.volume.name.encode())
         digest.update(repr(case.annotation.class_ids).encode())
         digest.update(case.annotation.labels.tobytes())
+        if case.proposals is not None and config.proposal_weight:
+            digest.update(case.proposals.tobytes())
     return digest.hexdigest()
 
 

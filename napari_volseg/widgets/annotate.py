@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QWidget
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
-from napari_volseg.widgets.keys import HELP_KEY, Key, LayerKeys
+from napari_volseg.widgets.keys import CLASS_KEY, HELP_KEY, Key, LayerKeys
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice, watch_slice
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
@@ -129,6 +129,7 @@ class AnnotateStep(QWidget):
         )
         return (
             *classes,
+            Key(CLASS_KEY, "add a class", self._classes.add_class),
             Key(COMPLETE_KEY, "mark the slice complete", self.mark_complete),
             Key(TURN_KEY, "turn the volume: xy, xz, yz", self._turn_to_next),
             Key(NEXT_KEY, "next painted slice", self.go_to_next),
@@ -206,7 +207,7 @@ def what_to_paint(painted: Painted, has_annotation: bool) -> str:
     """Return the one piece of advice that helps most now."""
     if not has_annotation:
         return "Press New to make an annotation layer, then paint a slice."
-    if not painted.slices:
+    if not painted.counts:
         return (
             "Paint some of each class in one slice: pick a class and draw on the image. "
             f"Press {COMPLETE_KEY} when the slice is complete: the rest becomes background."

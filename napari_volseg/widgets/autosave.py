@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.annotation import LabelClass
     from napari_volseg.data.history import History
+    from napari_volseg.data.review_state import ReviewState
 
 SAVING = "saving"
 SAVED = "saved"
@@ -118,10 +119,11 @@ class Autosave(QObject):
         watched.content = layer.data, header
         self._writer.note(hurry=True)
 
-    def keep(self, layer: Labels, history: History) -> None:
-        """Keep what can be undone and redone in a layer; nothing for one that is not watched."""
+    def keep(self, layer: Labels, history: History, review: ReviewState) -> None:
+        """Keep what can be undone in a layer, and its review; nothing for one not watched."""
         if layer in self._watched:
             self._watched[layer].history = history
+            self._watched[layer].review = review
             self._writer.note()
 
     def mark_saved(self, layer: Labels, labels: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QProgressBar, QWidget
+from qtpy.QtWidgets import QCheckBox, QProgressBar, QWidget
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
@@ -24,6 +24,7 @@ from napari_volseg.widgets.layers import (
 from napari_volseg.widgets.parts import button, column, label, named, row
 from napari_volseg.widgets.proposals import hatched, new_proposals
 from napari_volseg.widgets.undo import act_on, acting
+from napari_volseg.widgets.verdicts import corrections_of
 from napari_volseg.widgets.work import propose_on
 
 if TYPE_CHECKING:
@@ -101,8 +102,15 @@ class BetweenPanel(QWidget):
         self._dismiss = button(
             f"Dismiss  {DISMISS_KEY}", "dismiss proposals", "Take all proposals away."
         )
+        self._learn = named(
+            QCheckBox("train on what is proposed, too"),
+            "train on proposals",
+            "The next training also learns from what is proposed then, with less weight than "
+            "from paint: Train, advanced, proposal weight.",
+        )
         self._open = QWidget()
-        column(self._open, [self._state, row(self._accept, self._accept_all, self._dismiss)])
+        accepting = row(self._accept, self._accept_all, self._dismiss)
+        column(self._open, [self._state, accepting, self._learn])
         column(self, [row(self._fill, self._cancel, self._copy), self._bar, self._open])
         self._fill.clicked.connect(self.fill)
         self._cancel.clicked.connect(self.job.cancel)
@@ -110,6 +118,7 @@ class BetweenPanel(QWidget):
         self._accept.clicked.connect(self.accept_slice)
         self._accept_all.clicked.connect(self.accept_all)
         self._dismiss.clicked.connect(self.dismiss)
+        self._learn.toggled.connect(self._show)
 
     def keys(self) -> tuple[Key, ...]:
         """Return what to bind on the annotation."""
@@ -135,7 +144,8 @@ class BetweenPanel(QWidget):
         self.dismiss()
         self._axis = axis
         self._proposed = np.zeros_like(annotation.data)
-        self.job.start(propose_on, volume, annotation.data.copy(), axis, index)
+        labels = annotation.data.copy()
+        self.job.start(propose_on, volume, labels, axis, index, corrections_of(annotation))
         self._show()
 
     def _on_proposal(self, proposal: Proposal) -> None:
@@ -244,6 +254,8 @@ class BetweenPanel(QWidget):
         self._cancel.setVisible(running)
         self._bar.setVisible(running)
         self._open.setVisible(bool(self._slices))
+        learned = self._slices and self._learn.isChecked()
+        self._session.proposals = self._proposed if learned else None
         if self._slices:
             view, first, last = VIEW_OF_AXIS[self._axis], min(self._slices), max(self._slices)
             self._state.setText(

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.keys import CLASS_KEY
 from napari_volseg.widgets.parts import (
     SPACING,
     button,
@@ -71,8 +72,12 @@ class ClassTable(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(SPACING)
         self._grid.setColumnStretch(2, 1)
-        self._add = button("+ class", "add a class", "Add a class and pick the brush with it.")
-        self._add.clicked.connect(self._on_add)
+        self._add = button(
+            f"+ class  {CLASS_KEY}",
+            "add a class",
+            "Add a class, pick the brush with it, and type its name; Enter ends that.",
+        )
+        self._add.clicked.connect(self.add_class)
         layout = column(self, [])
         layout.addLayout(self._grid)
         layout.addLayout(row(self._add))
@@ -134,14 +139,18 @@ class ClassTable(QWidget):
             action.triggered.connect(lambda _, chosen=chosen: chosen())
         menu.popup(QCursor.pos())
 
-    def _on_add(self) -> None:
+    def add_class(self) -> None:
+        """Add a class, with its name ready to be typed."""
         try:
             added = self._session.add_class()
         except InputError as error:
             show_warning(str(error))
             return
-        self._rows[added.id].name.setFocus()
-        self._rows[added.id].name.selectAll()
+        name = self._rows[added.id].name
+        # What the layout is yet to show takes no focus.
+        name.show()
+        name.setFocus()
+        name.selectAll()
 
 
 class _Row:
@@ -191,6 +200,8 @@ class _Row:
         on_click(self.pick, self._pick)
         self.color.clicked.connect(self._choose_color)
         self.name.editingFinished.connect(self._rename)
+        # Keys are the layer's again.
+        self.name.returnPressed.connect(self.name.clearFocus)
 
     def remove(self) -> None:
         for widget in self._widgets:

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_volseg.data.annotation import BACKGROUND, VIEW_OF_AXIS
 from napari_volseg.data.units import short_unit
+from napari_volseg.widgets.differences import Differences
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.header import LayerChoice
 from napari_volseg.widgets.jobs import Job
@@ -130,6 +131,7 @@ class ComparePanel(QWidget):
             "of the distances between the surfaces. Select a class to see it alone.",
         )
         self._objects = _table(("class", *FATES), "agreement of objects", FATES_TIP)
+        self.differences = Differences(self._session)
         self._views = [
             button(view, f"most different {view} slice", "Where most voxels differ in this view.")
             for view in VIEW_OF_AXIS.values()
@@ -147,6 +149,7 @@ class ComparePanel(QWidget):
                 self._scores,
                 label("Objects", role="muted"),
                 self._objects,
+                self.differences,
                 row(label("differ most in", role="muted"), *self._views),
                 row(self._save),
             ],
@@ -274,6 +277,7 @@ class ComparePanel(QWidget):
         layer.editable = False
         self._layer = layer
         self._session.insert_overlay(layer)
+        self.differences.set_layer(layer)
 
     def _fill_scores(self, compared: Compared) -> None:
         comparison = compared.comparison
@@ -296,6 +300,7 @@ class ComparePanel(QWidget):
             for i, counts in comparison.objects.items()
         ]
         _fill(self._objects, rows)
+        self.differences.show_objects(comparison.differences, known)
 
     def _show_class(self) -> None:
         """Show the agreement of the selected class alone."""

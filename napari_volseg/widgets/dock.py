@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
@@ -17,6 +18,7 @@ from napari_volseg.widgets.journaling import Journaling
 from napari_volseg.widgets.keys import (
     ANNOTATE_KEY,
     COMPARE_KEY,
+    NEW_KEY,
     PREDICT_KEY,
     REPORT_KEY,
     REVIEW_KEY,
@@ -25,6 +27,7 @@ from napari_volseg.widgets.keys import (
     Key,
     LayerKeys,
 )
+from napari_volseg.widgets.layers import noted
 from napari_volseg.widgets.parts import SPACING, column, style_sheet, theme_colors
 from napari_volseg.widgets.predict import PredictStep
 from napari_volseg.widgets.review import ReviewStep
@@ -100,6 +103,7 @@ class VolSegDock(QWidget):
         others = (*self.annotate.keys(), *self.review.objects.queue.keys())
         self._help = HelpCard((*self.keys(), *others))
         self._bound = LayerKeys(self.keys())
+        self._bound_on_images = LayerKeys([self._new_key()])
         self._help.hide()
         content = QWidget()
         layout = column(content, [self._help, self.samples, *self._pages])
@@ -125,6 +129,9 @@ class VolSegDock(QWidget):
         for signal in (changed.annotation, changed.prediction):
             signal.connect(self._bind)
         self._bind()
+        for signal in (changed.image, changed.layers):
+            signal.connect(self._bind_images)
+        self._bind_images()
         for signal in (changed.painted, changed.model, changed.prediction, changed.busy):
             signal.connect(self._show_figures)
         self._journaling.state.connect(self.header.show_saved)
@@ -135,7 +142,8 @@ class VolSegDock(QWidget):
             wish.connect(self._toggle_help)
         self.predict.job.yielded.connect(self._show_figures)
         self.predict.finished.connect(self.review.count_prediction)
-        self.review.objects.queue.reviewed.connect(self._show_figures)
+        for act in (self._show_figures, self._journaling.keep_review):
+            self.review.objects.queue.reviewed.connect(act)
         self._viewer.events.theme.connect(self._on_theme)
         application = QApplication.instance()
         if application is not None:
@@ -154,6 +162,7 @@ class VolSegDock(QWidget):
     def keys(self) -> tuple[Key, ...]:
         """Return what is bound on the annotation and on the prediction, whatever the step."""
         return (
+            self._new_key(),
             Key(ANNOTATE_KEY, "annotate", partial(self.go_to, ANNOTATE)),
             Key(
                 TRAIN_KEY,
@@ -171,11 +180,25 @@ class VolSegDock(QWidget):
                 partial(self._go_or_do, REVIEW, self.review.objects.find),
             ),
             Key(COMPARE_KEY, "compare two masks", self.review.compare.compare),
+            *self.review.compare.differences.keys(),
             Key(REPORT_KEY, "save the comparison", self.review.compare.save_report),
         )
 
+    def _new_key(self) -> Key:
+        return Key(NEW_KEY, "new annotation", self.header.start_annotation)
+
     def _bind(self) -> None:
         self._bound.bind(self.session.annotation, self.session.prediction)
+
+    def _bind_images(self) -> None:
+        """Bind the one key that is needed before there is an annotation."""
+        image, volume = self.session.image, self.session.volume
+        channels = [
+            layer
+            for layer in self._viewer.layers
+            if layer is image or (isinstance(layer, Image) and noted(layer).get("volume") is volume)
+        ]
+        self._bound_on_images.bind(*(channels if volume is not None else ()))
 
     def _go_or_do(self, step: int, act: Callable[[], None]) -> None:
         if self._step == step:
@@ -246,6 +269,7 @@ class VolSegDock(QWidget):
         self.annotate.stop()
         self.strip.stop()
         self._bound.bind()
+        self._bound_on_images.bind()
         self._scan.stop()
         self.undo.stop()
         self.session.close()

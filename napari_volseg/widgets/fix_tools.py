@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QWidget
 
-from napari_volseg.review.edits import cut, merged, smoothed, with_holes_filled
+from napari_volseg.review.edits import cut, merged, proposed_cut, smoothed, with_holes_filled
 from napari_volseg.widgets.keys import Key
+from napari_volseg.widgets.layers import show_slice, visible_slice
 from napari_volseg.widgets.parts import button, column, label, row, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_volseg.review.edits import Edit
     from napari_volseg.widgets.outline import Outline
     from napari_volseg.widgets.reviewing import Reviewing
     from napari_volseg.widgets.session import Session
@@ -45,6 +47,8 @@ class FixTools(QWidget):
         self._selected = selected
         self._object = 0
         self._seeds: list[tuple[int, int, int]] = []
+        # Whether the seeds are those found here, and not the user's own.
+        self._proposed = False
         holes = button(f"Holes  {HOLES_KEY}", "fill holes", "Fill the cavities that it encloses.")
         smooth = button(
             f"Smooth  {SMOOTH_KEY}", "smooth object", "Take off what is rough, voxel by voxel."
@@ -57,7 +61,8 @@ class FixTools(QWidget):
         self._split = button(
             f"Split  {SPLIT_KEY}",
             "split object",
-            "Press, click a place in each part, press again: it is cut where it is thinnest.",
+            "Shows where it could be cut; press again to cut it there. Or click a place in each "
+            "part, then press again: it is cut where it is thinnest between them.",
         )
         self._split.setCheckable(True)
         self._help = label(role="hint", name="how to fix")
@@ -73,13 +78,14 @@ class FixTools(QWidget):
             Key(HOLES_KEY, "fix: fill the object's holes", self.fill_holes),
             Key(SMOOTH_KEY, "fix: smooth the object", self.smooth),
             Key(MERGE_KEY, "fix: merge the objects selected", self.merge),
-            Key(SPLIT_KEY, "fix: split at places clicked", self._split.toggle),
+            Key(SPLIT_KEY, "fix: show a split; again: split", self._split.toggle),
         )
 
     def set_object(self, number: int) -> None:
         """Work on this object from now on; 0 for none."""
         if number != self._object:
             self._object = number
+            self._drop_proposal()
             self._seeds.clear()
             self._split.setChecked(False)
         self.show_hint()
@@ -102,25 +108,48 @@ class FixTools(QWidget):
     def click(self, voxel: tuple[int, int, int]) -> bool:
         """Take a place (z, y, x) to split at; False if that is not what a click is for now."""
         if self._split.isChecked() and self._reviewing.number_at(voxel) == self._object:
+            self._drop_proposal()
             self._seeds.append(voxel)
             self._outline.mark(voxel)
             self.show_hint()
         return self._split.isChecked()
 
     def _on_splitting(self, splitting: bool) -> None:
-        annotation = self._session.annotation
+        annotation, spacing = self._session.annotation, self._reviewing.spacing
         if splitting and annotation is not None:
             # A click of the brush would paint.
             annotation.mode = "pan_zoom"
+            self._reviewing.ask(proposed_cut, self._object, spacing, done=self._on_proposed)
         elif self._seeds:
-            seeds = tuple(self._seeds)
-            self._reviewing.edit(cut, self._object, seeds, self._reviewing.spacing)
+            self._reviewing.edit(cut, self._object, tuple(self._seeds), spacing)
         self._seeds.clear()
+        self._proposed = False
         self.show_hint()
+
+    def _on_proposed(self, found: tuple[list[tuple[int, int, int]], Edit] | None) -> None:
+        """Show where the object could be cut, unless the user has clicked a place already."""
+        if found is not None and self._split.isChecked() and not self._seeds:
+            self._seeds, edit = found
+            self._proposed = True
+            middle = self._outline.mark_cut(edit.box, edit.ids)
+            layer, viewer = self._session.prediction, self._session.viewer
+            seen = None if layer is None else visible_slice(viewer, layer)
+            if layer is not None and seen and middle:
+                show_slice(viewer, layer, seen[0], middle[seen[0]])
+            self.show_hint()
+
+    def _drop_proposal(self) -> None:
+        objects = self._reviewing.objects
+        if self._proposed and objects is not None:
+            self._proposed = False
+            self._seeds.clear()
+            self._outline.show(objects, self._object)
 
     def show_hint(self) -> None:
         """Say what to do next."""
-        if self._split.isChecked():
+        if self._proposed:
+            say(self._help, f"{SPLIT_KEY} cuts it at the red line. Or click a place in each part.")
+        elif self._split.isChecked():
             places = f"({len(self._seeds)} so far)"
             say(self._help, f"Click a place in each part {places}, then press Split again.")
         elif self._reviewing.painting:

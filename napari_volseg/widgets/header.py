@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QGridLayout, QSizePolicy, QWidget
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.widgets.keys import HELP_KEY
+from napari_volseg.widgets.keys import HELP_KEY, NEW_KEY
 from napari_volseg.widgets.parts import SPACING, button, label, named, say, set_primary
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ class Header(QWidget):
             "The layer you paint into: 0 is unlabeled, 1 is background, 2 and up are your classes.",
         )
         self._new = button(
-            "New", "new annotation", "Make an empty annotation that lies exactly over the image."
+            f"New  {NEW_KEY}",
+            "new annotation",
+            "Make an empty annotation that lies exactly over the image.",
         )
         self._help = button(
             f"?  {HELP_KEY}", "help on keys", "Show all keys of the annotation and what they do."
@@ -105,7 +107,7 @@ class Header(QWidget):
         grid.setColumnStretch(1, 1)
         self._images.chosen.connect(session.choose_image)
         self._labels.chosen.connect(self._choose_annotation)
-        self._new.clicked.connect(self._start_annotation)
+        self._new.clicked.connect(self.start_annotation)
         session.changed.layers.connect(self._show)
         session.changed.image.connect(self._show)
         session.changed.annotation.connect(self._show)
@@ -133,7 +135,8 @@ class Header(QWidget):
         self._chosen_labels = layer
         self._session.choose_annotation(layer)
 
-    def _start_annotation(self) -> None:
+    def start_annotation(self) -> None:
+        """Make an empty annotation, ready to paint, or say why not."""
         try:
             self._session.start_annotation()
         except InputError as error:

@@ -21,6 +21,7 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.parts import SPACING, discard, duration
 from napari_volseg.widgets.recovery import RecoveryStrip
+from napari_volseg.widgets.verdicts import review_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.history import History
+    from napari_volseg.data.review_state import ReviewState
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
 
@@ -74,8 +76,13 @@ class Journaling(QWidget):
             self._autosave.mark_saved(layer, labels)
 
     def keep(self, layer: Labels) -> None:
-        """Keep what can be undone and redone in a layer now."""
-        self._autosave.keep(layer, history_of(layer))
+        """Keep what can be undone and redone in a layer now, and what was said of objects."""
+        self._autosave.keep(layer, history_of(layer), review_of(layer))
+
+    def keep_review(self) -> None:
+        """Keep what was said of objects until now."""
+        if self._session.annotation is not None:
+            self.keep(self._session.annotation)
 
     def stop(self) -> None:
         """Write what is painted and end the autosave; bounded, also if the disk hangs."""
@@ -120,13 +127,19 @@ class Journaling(QWidget):
     def _restore(self, strip: RecoveryStrip) -> None:
         strip.setEnabled(False)
         self._background.run(
-            lambda: (strip.recovery.labels(), strip.recovery.history()),
+            lambda: (
+                strip.recovery.labels(),
+                strip.recovery.history(),
+                strip.recovery.review(),
+            ),
             done=partial(self._restored, strip),
             failed=partial(self._take_away, strip),
         )
 
-    def _restored(self, strip: RecoveryStrip, found: tuple[NDArray[Any], History]) -> None:
-        header, (labels, history) = strip.recovery.header, found
+    def _restored(
+        self, strip: RecoveryStrip, found: tuple[NDArray[Any], History, ReviewState]
+    ) -> None:
+        header, (labels, history, review) = strip.recovery.header, found
         layer = Labels(
             labels,
             name=f"{header.name} annotation",
@@ -134,10 +147,11 @@ class Journaling(QWidget):
             **header.geometry,
         )
         note(layer, role=ANNOTATION, history=history)
+        note(layer, kept=review.kept, corrections=review.corrections)
         set_classes(layer, header.classes)
         self._session.viewer.layers.append(layer)
         self._autosave.watch(layer, name=header.name, source=header.source, classes=header.classes)
-        self._autosave.keep(layer, history)
+        self.keep(layer)
         volume = self._session.volume
         if volume is not None and volume.shape == labels.shape:
             self._session.choose_annotation(layer)

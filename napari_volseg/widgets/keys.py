@@ -24,6 +24,8 @@ HELP_KEY = "H"
 ANNOTATE_KEY, TRAIN_KEY, PREDICT_KEY, REVIEW_KEY = "Shift+A", "Shift+T", "Shift+P", "Shift+R"
 """Of the four steps: the first press goes there, the second does what the step is for."""
 
+NEW_KEY, CLASS_KEY = "Shift+N", "Shift+M"
+
 COMPARE_KEY, REPORT_KEY = "Shift+C", "Shift+E"
 
 NAPARIS = {

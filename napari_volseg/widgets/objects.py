@@ -7,25 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
 
+from napari_volseg.data.tiles import center_of
+from napari_volseg.widgets.finding import find_objects_of
 from napari_volseg.widgets.keys import REVIEW_KEY
 from napari_volseg.widgets.layers import classes_of, noted
 from napari_volseg.widgets.object_types import TypesPanel
 from napari_volseg.widgets.parts import button, column, count, label, row, say
 from napari_volseg.widgets.queue import QueuePanel
 from napari_volseg.widgets.surfaces import SurfaceSaver
-from napari_volseg.widgets.work import find_objects_of
+from napari_volseg.widgets.verdicts import kept_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari.layers import Labels
     from numpy.typing import NDArray
 
+    from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.finding import FoundObjects
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
-    from napari_volseg.widgets.work import FoundObjects
+
+MOST_PLACES = 6
+"""Slices that are named; more make no line of the dock."""
 
 
 class ObjectsPanel(QWidget):
@@ -45,6 +53,7 @@ class ObjectsPanel(QWidget):
             "Every connected region of one class of the prediction is an object.",
         )
         self._found = label(role="muted", name="objects found")
+        self._unfit = label(role="warning", name="verdicts that do not fit")
         self.queue = QueuePanel(session, background, memory, undo)
         self.types = TypesPanel(session, background, memory)
         self._surfaces = SurfaceSaver(memory, self.types.selected)
@@ -53,6 +62,7 @@ class ObjectsPanel(QWidget):
             [
                 label("Objects", role="title"),
                 row(self._find, self._found, stretch=1),
+                self._unfit,
                 self.queue,
                 self._surfaces,
                 self.types,
@@ -62,7 +72,13 @@ class ObjectsPanel(QWidget):
         self.queue.reviewed.connect(self._on_reviewed)
         session.changed.prediction.connect(self.forget)
         session.changed.busy.connect(self._show)
+        session.changed.annotation.connect(self._on_annotation)
         self._show()
+
+    def _on_annotation(self) -> None:
+        if self.queue.reviewing.forgotten:
+            self.forget()
+            say(self._found, "This annotation has verdicts of its own; find the objects again.")
 
     def forget(self) -> None:
         """Forget the objects: the prediction they were found in is gone, or another one now."""
@@ -80,7 +96,7 @@ class ObjectsPanel(QWidget):
         self._background.run(
             find_objects_of,
             prediction.data.copy(),
-            noted(prediction).get("kept", ()),
+            kept_in(self._session),
             volume,
             noted(prediction).get("doubt"),
             done=partial(self._on_found, prediction, prediction.data, volume),
@@ -101,6 +117,7 @@ class ObjectsPanel(QWidget):
     def _on_reviewed(self) -> None:
         objects, before = self.queue.reviewing.objects, self._objects
         self._objects = objects
+        say(self._unfit, what_does_not_fit(self.queue.reviewing.unfit))
         if objects is before:
             return
         prediction = self._session.prediction
@@ -125,3 +142,16 @@ class ObjectsPanel(QWidget):
         self.queue.shutdown()
         self.types.shutdown()
         self._surfaces.shutdown()
+
+
+def what_does_not_fit(unfit: Sequence[KeptObject]) -> str:
+    """Say which verdicts are about objects that the mask does not have; "" if none is."""
+    if not unfit:
+        return ""
+    places = ", ".join(str(round(center_of(one.box)[0])) for one in unfit[:MOST_PLACES])
+    more = "\N{HORIZONTAL ELLIPSIS}" * (len(unfit) > MOST_PLACES)
+    were = "1 object was" if len(unfit) == 1 else f"{count(len(unfit))} objects were"
+    return (
+        f"{were} rejected before, but this mask has others in the same places: look again at "
+        f"xy slice {places}{more}."
+    )

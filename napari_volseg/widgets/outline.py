@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import LabelClass
-from napari_volseg.data.tiles import crop_around
+from napari_volseg.data.tiles import crop_around, relative
 from napari_volseg.widgets.layers import new_preview, show_region
 
 if TYPE_CHECKING:
     from napari.layers import Labels
+    from numpy.typing import NDArray
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.review.objects import Objects
@@ -60,6 +61,24 @@ class Outline:
             )
             self._layer.data[around] = MARKED
             self._layer.refresh(extent=False)
+
+    def mark_cut(self, box: Region, ids: NDArray[np.int32]) -> list[int]:
+        """Mark where the object would be cut: 0 in the ids of a box that holds it.
+
+        Returns
+        -------
+        list of int
+            The middle of the cut (z, y, x); nothing if none of it can be shown.
+        """
+        if self._layer is None or self._box is None:
+            return []
+        drawn = self._layer.data[relative(box, self._box)]
+        at = np.argwhere((drawn == OUTLINED) & (ids == 0))
+        if not len(at):
+            return []
+        drawn[tuple(at.T)] = MARKED
+        self._layer.refresh(extent=False)
+        return [int(m) + side.start for m, side in zip(np.median(at, axis=0), box, strict=True)]
 
     def hide(self) -> None:
         """Take the outline away."""

@@ -1,4 +1,4 @@
-"""What is painted in an annotation, found from its labels alone.
+"""What is painted in an annotation, found from its labels, and from what are corrections.
 
 Nothing else is kept: undo, a file opened again and a restored journal all show the truth.
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from napari_volseg.data.corrections import Corrections
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,14 @@ class Painted:
     counts : mapping of class id to int
         Voxels of each class; only classes that have some.
     slices : tuple of PaintedSlice
-        The fewest slices that hold all paint, by axis, then index.
+        The fewest slices that hold all paint but the corrections, by axis, then index.
+    corrected : int
+        Voxels that are corrections.
     """
 
     counts: Mapping[int, int] = field(default_factory=dict)
     slices: tuple[PaintedSlice, ...] = ()
+    corrected: int = 0
 
     @property
     def complete(self) -> frozenset[tuple[int, int]]:
@@ -61,7 +66,7 @@ class Painted:
         return frozenset((s.axis, s.index) for s in self.slices if s.complete)
 
 
-def find_painted(labels: NDArray[np.integer]) -> Painted:
+def find_painted(labels: NDArray[np.integer], corrections: Corrections | None = None) -> Painted:
     """Count the classes and find the slices that were painted.
 
     A slice of one orientation leaves a line of paint in every slice that crosses it, so
@@ -72,7 +77,23 @@ def find_painted(labels: NDArray[np.integer]) -> Painted:
     ----------
     labels : unsigned integer (Z, Y, X)
         0 is unlabeled. May change meanwhile: the next look corrects what this one saw.
+    corrections : Corrections, optional
+        One object corrected in 3D crosses dozens of slices that nobody painted.
     """
+    paint = labels if corrections is None else corrections.taken_out(labels)
+    held = _paint_per_slice(labels)
+    left = held if paint is labels else _paint_per_slice(paint)
+    slices = sorted(_fewest(paint, [n.copy() for n in left]))
+    area = labels.size // np.array(labels.shape)
+    return Painted(
+        count_labels(labels),
+        tuple(PaintedSlice(a, i, bool(held[a][i] == area[a])) for a, i in slices),
+        int(held[0].sum() - left[0].sum()),
+    )
+
+
+def _paint_per_slice(labels: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+    """Return, for each axis, how many voxels of each slice are labeled."""
     found = [np.zeros(n, dtype=np.int64) for n in labels.shape]
     for z, plane in enumerate(labels):
         mask = plane != UNLABELED
@@ -81,12 +102,7 @@ def find_painted(labels: NDArray[np.integer]) -> Painted:
         found[0][z] = np.count_nonzero(mask)
         found[1] += np.count_nonzero(mask, axis=1)
         found[2] += np.count_nonzero(mask, axis=0)
-    slices = sorted(_fewest(labels, [n.copy() for n in found]))
-    area = labels.size // np.array(labels.shape)
-    return Painted(
-        count_labels(labels),
-        tuple(PaintedSlice(a, i, bool(found[a][i] == area[a])) for a, i in slices),
-    )
+    return found
 
 
 def _fewest(labels: NDArray[np.integer], left: list[NDArray[np.int64]]) -> list[tuple[int, int]]:

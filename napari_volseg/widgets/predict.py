@@ -22,7 +22,6 @@ from napari_volseg.widgets.keys import PREDICT_KEY
 from napari_volseg.widgets.layers import (
     classes_of,
     note,
-    noted,
     region_on_view,
     visible_slice,
 )
@@ -39,6 +38,7 @@ from napari_volseg.widgets.parts import (
 )
 from napari_volseg.widgets.session import Model, Session
 from napari_volseg.widgets.uncertainty import UncertaintyOverlay
+from napari_volseg.widgets.verdicts import locked_in
 from napari_volseg.widgets.work import (
     Predicted,
     RegionUncertainty,
@@ -214,7 +214,7 @@ class PredictStep(QWidget):
         if overlay is None:
             return
         overlay.data[piece.region] = piece.labels
-        put_kept(overlay.data[piece.region], piece.region, noted(overlay).get("kept", ()))
+        put_kept(overlay.data[piece.region], piece.region, locked_in(self._session))
         self._fraction = piece.done / piece.total
         viewer = self._session.viewer
         if region_on_view(viewer, overlay, piece.region) and not self._refresh.isActive():

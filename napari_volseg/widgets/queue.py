@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.finding import FoundObjects
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
-    from napari_volseg.widgets.work import FoundObjects
 
 ACCEPT_KEY, REJECT_KEY, FIX_KEY = "A", "R", "W"
 NEXT_KEY, BACK_KEY = "J", "K"
@@ -225,8 +225,8 @@ class QueuePanel(QWidget):
             at = order.index(self._current) + 1
             order = order[at:] + order[:at]
         left = [n for n in order if self.reviewing.state(n) == UNREVIEWED and n != self._current]
-        if left:
-            self.go_to(left[0])
+        if left or (order and not self._current):
+            self.go_to((left or order)[0])
 
     def go_back(self) -> None:
         """Go to the object that was in review before."""

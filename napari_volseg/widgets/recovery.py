@@ -33,14 +33,21 @@ class RecoveryStrip(QFrame):
         super().__init__()
         self.recovery = recovery
         self.setProperty("role", "strip")
-        text = label(
-            f"Unsaved annotation of {recovery.header.name} from {recovery.time:%d %b %H:%M}, "
-            f"{count(recovery.painted_voxels)} voxels.",
-            name="unsaved annotation",
-        )
+        text = label(what_is_offered(recovery), name="unsaved annotation")
         keep = button("Restore", "restore annotation", "Open it as a layer, as it was.")
         drop = button("Discard", "discard annotation", "Delete it for good.")
         layout = column(self, [text, row(keep, drop)])
         layout.setContentsMargins(8, 6, 8, 6)
         on_click(keep, restore, self)
         on_click(drop, discard, self)
+
+
+def what_is_offered(recovery: Recovery) -> str:
+    """Say what an earlier session left."""
+    what = "Review" if recovery.in_file else "Unsaved annotation"
+    figures = [f"{count(recovery.painted_voxels)} voxels"]
+    if recovery.reviewed:
+        figures.append(f"{count(recovery.reviewed)} objects reviewed")
+    return (
+        f"{what} of {recovery.header.name} from {recovery.time:%d %b %H:%M}, {', '.join(figures)}."
+    )

@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_volseg.data.history import whole
 from napari_volseg.review.edits import Edit, Review, apply, painted, restore
-from napari_volseg.review.kept import KeptObject, cut_out, put_kept
+from napari_volseg.review.kept import cut_out, overlap, put_kept
 from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
@@ -24,9 +25,10 @@ from napari_volseg.review.queue import (
     MeasuredObject,
     measure_object,
 )
-from napari_volseg.widgets.layers import history_of, note, noted, set_voxels
+from napari_volseg.widgets.layers import history_of, noted, set_voxels
 from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.undo import acting
+from napari_volseg.widgets.verdicts import keep_in, kept_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -34,13 +36,14 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_volseg.data.history import Act
+    from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
+    from napari_volseg.widgets.finding import FoundObjects
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.undo import Undo
-    from napari_volseg.widgets.work import FoundObjects
 
 
 class Reviewing:
@@ -51,8 +54,8 @@ class Reviewing:
     changed : signal (frozenset of int)
         These objects are others now, or something else was said of them; all at the start.
     measured : mapping of id to MeasuredObject
-    painting : int
-        The object that strokes change, 0 for none.
+    unfit : tuple of KeptObject
+        What was said before of objects that are not in this mask.
     """
 
     changed = Signal(frozenset)
@@ -60,6 +63,7 @@ class Reviewing:
     def __init__(self, session: Session, background: Background, undo: Undo) -> None:
         self._session = session
         self._background = background
+        self._undo = undo
         self._edits: WeakKeyDictionary[Act, Edit] = WeakKeyDictionary()
         self._back: Edit | None = None
         self._working = False
@@ -75,6 +79,7 @@ class Reviewing:
         self._review: Review | None = None
         self._volume: Volume | None = None
         self._kept: dict[int, KeptObject] = {}
+        self.unfit: tuple[KeptObject, ...] = ()
         self.measured: dict[int, MeasuredObject] = {}
         self.painting = 0
         self._edits.clear()
@@ -83,9 +88,13 @@ class Reviewing:
         """Begin with the objects found in the prediction of a volume."""
         self._clear()
         self._prediction, self._volume = prediction, volume
-        self._review = Review(found.objects, prediction.data, found.states)
+        self._kept, self.unfit = dict(found.kept), found.unfit
+        states = {number: one.state for number, one in found.kept.items()}
+        self._review = Review(found.objects, prediction.data, states)
         self.measured = {m.id: m for m in found.measured}
-        self._kept = dict(zip(found.states, noted(prediction).get("kept", ()), strict=True))
+        put_kept(prediction.data, whole(prediction.data), found.kept.values())
+        prediction.refresh(extent=False)
+        keep_in(self._session, self._all_kept())
         prediction.events.paint.connect(self._protect)
         self.changed.emit(frozenset(self.measured))
 
@@ -93,6 +102,24 @@ class Reviewing:
         """Forget it; what is kept stays with the prediction."""
         self._clear()
         self.changed.emit(frozenset())
+
+    @property
+    def painting(self) -> int:
+        """The object that strokes change, 0 for none; such strokes are corrections."""
+        return self._painting
+
+    @painting.setter
+    def painting(self, number: int) -> None:
+        self._painting = number
+        self._undo.correcting = self._session.annotation if number else None
+
+    def _all_kept(self) -> tuple[KeptObject, ...]:
+        return (*self._kept.values(), *self.unfit)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the annotation is another one now, with verdicts of its own."""
+        return self._review is not None and kept_in(self._session) != self._all_kept()
 
     @property
     def objects(self) -> Objects | None:
@@ -140,6 +167,17 @@ class Reviewing:
             self._review = Review(self._review.objects, self._review.mask, states)
             self._after({number})
 
+    def ask(self, make: Callable[..., Any], *arguments: Any, done: Callable[[Any], None]) -> None:
+        """Call ``done(make(review, *arguments))``, unless the objects change meanwhile."""
+        review = self._review
+        if review is not None and self.possible:
+            self._background.run(
+                make,
+                review,
+                *arguments,
+                done=lambda found: done(found) if review is self._review else None,
+            )
+
     def edit(self, make: Callable[..., Edit], *arguments: Any, paint: int = 0) -> bool:
         """Change objects; what that means for the annotation becomes an act of its undo.
 
@@ -182,10 +220,10 @@ class Reviewing:
         if annotation is None:
             return
         wanted = edit.annotate(before, annotation.data[box])
-        self._back = back
+        self._back, self._undo.correcting = back, annotation
         with acting(annotation, edit.name):
             set_voxels(annotation, box, wanted != annotation.data[box], wanted)
-        self._back = None
+        self._back, self._undo.correcting = None, None
         if paint:
             self.painting = paint
             self.changed.emit(frozenset({paint}))
@@ -199,7 +237,7 @@ class Reviewing:
         return back
 
     def _after(self, numbers: Collection[int]) -> None:
-        """Measure objects anew, and keep those that are locked."""
+        """Measure objects anew, and keep what is said of them."""
         assert self._review is not None and self._volume is not None
         objects, doubt = self._review.objects, noted(self._prediction).get("doubt")
         for number in numbers:
@@ -208,9 +246,11 @@ class Reviewing:
             if number in objects:
                 found = objects.get(number)
                 self.measured[number] = measure_object(objects, found, self._volume.spacing, doubt)
-                if self.state(number) in LOCKED:
-                    self._kept[number] = cut_out(objects, number, self.state(number))
-        note(self._prediction, kept=tuple(self._kept.values()))
+                if self.state(number) != UNREVIEWED:
+                    kept = cut_out(objects, number, self.state(number))
+                    self._kept[number] = kept
+                    self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
+        keep_in(self._session, self._all_kept())
         if self.state(self.painting) != CORRECTED:
             self.painting = 0
         self.changed.emit(frozenset(numbers))
@@ -242,5 +282,6 @@ class Reviewing:
 
     def _put_kept(self, box: Region) -> None:
         if self._prediction is not None and self.possible:
-            put_kept(self._prediction.data[box], box, self._kept.values())
+            locked = [one for one in self._kept.values() if one.state in LOCKED]
+            put_kept(self._prediction.data[box], box, locked)
             self._prediction.refresh(extent=False)

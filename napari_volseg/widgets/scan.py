@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer
 
 from napari_volseg.widgets.painted import Painted, find_painted
+from napari_volseg.widgets.verdicts import corrections_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -86,7 +87,9 @@ class PaintScan(QObject):
             if layer is self._layer and painted != self._session.painted:
                 self._session.set_painted(layer, painted)
 
-        self._background.run(find_painted, layer.data, done=found, failed=self._failed)
+        self._background.run(
+            find_painted, layer.data, corrections_of(layer), done=found, failed=self._failed
+        )
 
     def _failed(self) -> None:
         self._looking = False

@@ -36,7 +36,9 @@ from napari_volseg.widgets.painted import Painted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from napari.components import ViewerModel
+    from numpy.typing import NDArray
 
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.review.suggest import UncertaintyMap
@@ -94,6 +96,8 @@ class Session:
         The overlay that predictions of this volume are written into.
     uncertainty : UncertaintyMap or None
         What the prediction is unsure of; None unless it is of the whole volume.
+    proposals : unsigned integer (Z, Y, X) or None
+        What is proposed between painted slices, if it is to be trained on.
     busy : str
         "training", "predicting" or "": one at a time, so that they share no memory.
     """
@@ -110,6 +114,7 @@ class Session:
         self.model: Model | None = None
         self.prediction: Labels | None = None
         self.uncertainty: UncertaintyMap | None = None
+        self.proposals: NDArray[np.unsignedinteger] | None = None
         self.busy = ""
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)

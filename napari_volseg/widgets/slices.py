@@ -9,10 +9,10 @@ from superqt.utils import QFlowLayout
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.widgets.layers import show_slice
-from napari_volseg.widgets.parts import SPACING, button, discard, label, on_click
+from napari_volseg.widgets.parts import SPACING, button, count, discard, label, on_click, say
 
 if TYPE_CHECKING:
-    from napari_volseg.widgets.painted import PaintedSlice
+    from napari_volseg.widgets.painted import Painted, PaintedSlice
     from napari_volseg.widgets.session import Session
 
 MOST_SHOWN = 24
@@ -25,26 +25,31 @@ class SliceList(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
-        self._shown: tuple[PaintedSlice, ...] | None = None
+        self._shown: Painted | None = None
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setSpacing(SPACING)
         self._lines = {axis: _Line() for axis in VIEW_OF_AXIS}
         for axis, view in VIEW_OF_AXIS.items():
             form.addRow(QLabel(view), self._lines[axis])
+        self._corrected = label(role="muted", name="corrections")
+        self._corrected.setToolTip("What Review changed, objects in 3D: not listed as slices.")
+        form.addRow(self._corrected)
         session.changed.painted.connect(self._show)
         self._show()
 
     def _show(self) -> None:
-        slices = self._session.painted.slices
-        if slices == self._shown:
+        painted = self._session.painted
+        if painted == self._shown:
             return
-        self._shown = slices
+        self._shown = painted
+        corrected = painted.corrected
+        say(self._corrected, f"corrections: {count(corrected)} voxels" if corrected else "")
         for axis, line in self._lines.items():
             line.clear()
-            of_axis = [s for s in slices if s.axis == axis]
-            for painted in of_axis[:MOST_SHOWN]:
-                line.add(self._button(painted))
+            of_axis = [s for s in painted.slices if s.axis == axis]
+            for shown in of_axis[:MOST_SHOWN]:
+                line.add(self._button(shown))
             if len(of_axis) > MOST_SHOWN:
                 line.add(label(f"and {len(of_axis) - MOST_SHOWN} more"))
             if not of_axis:

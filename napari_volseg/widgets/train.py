@@ -145,7 +145,10 @@ class TrainStep(QWidget):
         self._preview.start()
         self._paint.start(annotation)
         resume = self._model_to_go_on_from(config, volume.channels)
-        self.job.start(train_on, volume, annotation.data.copy(), session.classes, config, resume)
+        labels, proposals = annotation.data.copy(), session.proposals
+        if proposals is not None:
+            proposals = proposals.copy()
+        self.job.start(train_on, volume, labels, session.classes, config, resume, proposals)
         self._redraw.start()
         say(self._status, "Getting ready\N{HORIZONTAL ELLIPSIS}")
         say(self._machine, "")

@@ -7,6 +7,7 @@ the choice of other layers, new data and, through the journal, the window.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
+from napari_volseg.data.corrections import Corrections
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, whole
 from napari_volseg.widgets.layers import (
@@ -28,6 +30,7 @@ from napari_volseg.widgets.layers import (
     visible_slice,
 )
 from napari_volseg.widgets.strokes import stroke_of
+from napari_volseg.widgets.verdicts import corrections_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +55,11 @@ NAMES = {"paint": "stroke", "erase": "erase", "fill": "fill", "polygon": "polygo
 class Undo(QObject):
     """Records what is done to each annotation until its layer leaves the viewer, and undoes it.
 
+    Attributes
+    ----------
+    correcting : Labels or None
+        The annotation in which what is done now is a correction, not paint.
+
     Signals
     -------
     changed(object)
@@ -71,6 +79,7 @@ class Undo(QObject):
         self._session = session
         self._background = background
         self._working = False
+        self.correcting: Labels | None = None
         # The data that each layer had at the last look: napari does not tell what it replaces.
         self._data: dict[Labels, NDArray[Any]] = {}
         session.changed.annotation.connect(self._follow)
@@ -134,13 +143,14 @@ class Undo(QObject):
         if not acts:
             return
         act, labels, classes = acts[-1], layer.data, classes_of(layer)
+        marks = corrections_of(layer).like(act.marks)
 
         def put(ready: Exchange) -> None:
             moved = history.undone if back else history.redone
             self._put(layer, ready, moved(ready.opposite), "Undone" if back else "Redone")
 
         if act.voxels <= AT_ONCE_VOXELS:
-            put(exchange(act, labels, classes))
+            put(exchange(act, labels, classes, marks))
             return
         self._working = True
         self._background.run(
@@ -148,6 +158,7 @@ class Undo(QObject):
             act,
             labels,
             classes,
+            marks,
             # Who paints meanwhile does not want it undone.
             done=partial(self._deliver, layer, history, put, self._rest),
             failed=self._rest,
@@ -183,6 +194,7 @@ class Undo(QObject):
             self._data[layer] = labels
             layer.data = labels
         act = ready.act
+        note(layer, corrections=corrections_of(layer).put(act.marks))
         if act.classes is not None:
             self._take_classes(layer, act.classes)
         if not act.patches:
@@ -231,7 +243,7 @@ class Undo(QObject):
         layer = event.source
         name = noted(layer).get("act") or NAMES.get(str(layer.mode), "edit")
         box, before, after = stroke_of(event.value, layer.data)
-        self._record(layer, make_act(name, box, before, after))
+        self._change(layer, name, box, before, after)
         # napari keeps it too; out of step with ours, its undo would do harm.
         event.value.clear()
 
@@ -241,15 +253,26 @@ class Undo(QObject):
         if before is layer.data:
             return
         if before.shape != layer.data.shape:
+            # Nothing that was known of the others fits these.
+            note(layer, kept=(), corrections=Corrections())
             self._keep(layer, History())
             return
         name = noted(layer).get("act") or "replace the labels"
-        self._record(layer, make_act(name, whole(before), before, layer.data))
+        self._change(layer, name, whole(before), before, layer.data)
 
     def _on_classes_edited(self, name: str, before: tuple[LabelClass, ...]) -> None:
         layer = self._session.annotation
         if layer is not None:
             self._record(layer, Act(name, layer.data.dtype.str, classes=before))
+
+    def _change(
+        self, layer: Labels, name: str, box: Region, before: NDArray[Any], after: NDArray[Any]
+    ) -> None:
+        """Record other labels of a box, and mark them as corrections, or no longer."""
+        corrected = layer is self.correcting
+        corrections, marks = corrections_of(layer).marked(box, before != after, corrected)
+        note(layer, corrections=corrections)
+        self._record(layer, replace(make_act(name, box, before, after), marks=marks))
 
     def _record(self, layer: Labels, back: Act) -> None:
         if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:

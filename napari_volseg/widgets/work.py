@@ -1,7 +1,6 @@
 """What runs in threads for the window: generators and functions that touch no layer.
 
-torch and the file formats are imported here, in the thread, so that the window opens
-fast.
+torch and the file formats are imported here, in the thread: the window opens fast.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
     from napari_volseg.review.compare import MaskComparison
-    from napari_volseg.review.kept import KeptObject
     from napari_volseg.review.objects import Objects
     from napari_volseg.review.queue import MeasuredObject
     from napari_volseg.review.suggest import Suggestion, UncertaintyMap
@@ -46,6 +45,7 @@ def train_on(
     classes: Sequence[LabelClass],
     config: TrainingConfig,
     resume: Checkpoint | None,
+    proposals: NDArray[Any] | None,
 ) -> Generator[Progress, Message | None, None]:
     """Train on one annotated volume; classes without paint are left out.
 
@@ -58,8 +58,8 @@ def train_on(
 
     painted = find_painted(labels)
     known = tuple(c for c in classes if c.id in painted.counts)
-    annotation = Annotation(labels, known, painted.complete)
-    yield from train([Case(volume, annotation)], config, resume=resume)
+    case = Case(volume, Annotation(labels, known, painted.complete), proposals)
+    yield from train(case, config, resume=resume)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,13 @@ def suggest_on(
         yield SuggestedSlice(s, doubt, picture, len(found))
 
 
-def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> Iterator[Proposal]:
+def propose_on(
+    volume: Volume,
+    labels: NDArray[Any],
+    axis: int,
+    near: int,
+    corrections: Corrections | None = None,
+) -> Iterator[Proposal]:
     """Propose labels between the painted slices of an axis, those around a slice first.
 
     Raises
@@ -170,34 +176,8 @@ def propose_on(volume: Volume, labels: NDArray[Any], axis: int, near: int) -> It
     """
     from napari_volseg.review.between import propose_between
 
-    slices = [s.index for s in find_painted(labels).slices if s.axis == axis]
+    slices = [s.index for s in find_painted(labels, corrections).slices if s.axis == axis]
     yield from propose_between(volume, labels, axis, slices, near=near)
-
-
-@dataclass(frozen=True, eq=False)
-class FoundObjects:
-    """The objects of a mask, what is known of each, and what was said of those kept."""
-
-    objects: Objects
-    measured: tuple[MeasuredObject, ...]
-    states: Mapping[int, str]
-
-
-def find_objects_of(
-    labels: NDArray[Any],
-    kept: Sequence[KeptObject],
-    volume: Volume,
-    doubt: NDArray[np.uint8] | None,
-) -> FoundObjects:
-    """Find the objects of a mask of a volume, around those that are kept, and measure them."""
-    from napari_volseg.review.kept import find_objects_around
-    from napari_volseg.review.queue import measure_object
-
-    objects = find_objects_around(labels, kept)
-    measured = [measure_object(objects, o, volume.spacing, doubt) for o in objects.found]
-    last = objects.found[len(objects.found) - len(kept) :]
-    states = {o.id: one.state for o, one in zip(last, kept, strict=True)}
-    return FoundObjects(objects, tuple(measured), states)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from napari_volseg.data.history import Act, History, exchange, make_act, whole
 from napari_volseg.data.history_log import HISTORY, HistoryLog, read_history
 from napari_volseg.data.journal import open_journal, recoverable
 from napari_volseg.data.journal_log import JournalHeader
+from napari_volseg.data.review_state import ReviewState
 
 SHAPE = (33, 80, 140)
 ACTS = 1000
@@ -253,7 +254,7 @@ def test_undo_survives_a_crash_with_the_labels(tmp_path):
     for at in range(3):
         history, labels, classes = do(history, small_act(value=at + 1, at=at), labels, classes)
         journal.record(labels)
-        journal.keep(history)
+        journal.keep(history, ReviewState())
     shutil.copytree(live, crashed)
     journal.close()
     (offer,) = recoverable(crashed)

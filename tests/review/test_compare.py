@@ -83,6 +83,20 @@ def test_objects_are_matched_split_merged_missed_or_extra(a, b, expected):
     assert (counts.in_a, counts.in_b) == (len(a), len(b))
 
 
+def test_objects_that_differ_are_listed_the_largest_first_with_their_places():
+    a, b = mask((0, 9, 2), (10, 20, 2), (36, 39, 3)), mask((0, 20, 2), (22, 34, 3))
+    b.labels[4, 3:8, 22:34] = 1
+    found = compare(a, b).differences
+    assert [(d.fate, d.class_id, d.voxels) for d in found] == [
+        ("split", 2, 4 * 6 * 20),
+        ("missed", 3, 3 * 6 * 12 + 12),
+        ("extra", 3, 4 * 6 * 3),
+    ]
+    assert found[1].box == (slice(1, 5), slice(2, 8), slice(22, 34))
+    assert found[1].largest[0] in (1, 2, 3) and found[1].largest[1] == 2
+    assert compare(b, b).differences == ()
+
+
 def test_exchanging_the_masks_exchanges_split_and_merged_missed_and_extra():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(3, 12, 40, 40))

@@ -159,3 +159,44 @@ def test_what_is_painted_joins_the_object_and_what_is_erased_leaves_it(review):
 def test_what_cannot_be_done_is_refused(review, make, words):
     with pytest.raises(InputError, match=words):
         make(review)
+
+
+def dumbbell(spacing):
+    """Two balls with a bar between them, whose voxels have this spacing; class 2."""
+    z, y, x = np.indices((15, 15, 42)) * np.reshape(spacing, (3, 1, 1, 1))
+    middle = 7 * spacing[0], 7 * spacing[1]
+    inside = (abs(z - middle[0]) < 2) & (abs(y - middle[1]) < 2) & (abs(x - 21) < 14)
+    for center in (9, 33):
+        inside |= (z - middle[0]) ** 2 + (y - middle[1]) ** 2 + (x - center) ** 2 < 6.5**2
+    return np.where(inside, 2, 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("spacing", [ISOTROPIC, (2.0, 1.0, 1.0)])
+def test_a_cut_between_the_two_thick_parts_is_proposed(spacing):
+    mask = dumbbell(spacing)
+    review = Review(find_objects(mask), mask, {})
+    seeds, edit = edits.proposed_cut(review, 1, spacing)
+    assert sorted(abs(x - 21) > 8 for _, _, x in seeds) == [True, True]
+    assert (seeds[0][2] < 21) != (seeds[1][2] < 21)
+    review, _ = apply(review, edit)
+    assert_consistent(review)
+    first, second = (o.voxels for o in review.objects.found)
+    assert first == pytest.approx(second, rel=0.1)
+
+
+def test_the_ends_farthest_apart_in_physical_units_are_proposed():
+    mask = np.ones((17, 9, 39), np.uint8)
+    mask[7:10, 3:6, 1:38] = 2
+    mask[1:16, 3:6, 18:21] = 2
+    review = Review(find_objects(mask), mask, {})
+    (first, second), _ = edits.proposed_cut(review, 1, (4.0, 1.0, 1.0))
+    assert abs(first[0] - second[0]) >= 10 and abs(first[2] - second[2]) <= 2
+
+
+@pytest.mark.parametrize("centers", [(14,), (12, 16)])
+def test_no_cut_is_proposed_for_an_object_of_one_part(centers):
+    z, y, x = np.indices((15, 15, 30))
+    inside = [(z - 7) ** 2 + (y - 7) ** 2 + (x - c) ** 2 < 6.5**2 for c in centers]
+    mask = np.where(np.any(inside, axis=0), 2, 1).astype(np.uint8)
+    review = Review(find_objects(mask), mask, {})
+    assert edits.proposed_cut(review, 1, ISOTROPIC) is None

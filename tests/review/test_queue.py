@@ -88,7 +88,9 @@ def test_kept_objects_are_written_into_any_region_and_found_again_as_they_were(m
         put_kept(later[region], region, kept)
     assert (later[mask == 3] == 3).all() and (later[mask != 3] == 2).all()
     before = later.copy()
-    found = find_objects_around(later, kept)
+    around = find_objects_around(later, kept)
+    found = around.objects
+    assert list(around.kept.values()) == kept and not around.unfit
     np.testing.assert_array_equal(later, before)
     assert [(o.id, o.mask_label) for o in found.found] == [(1, 2), (2, 2), (3, 3)]
     np.testing.assert_array_equal(found.labels == 2, objects.labels == 2)

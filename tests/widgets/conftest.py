@@ -123,10 +123,11 @@ class StandIn:
     stopped: bool = False
     limit: int = 10**6
 
-    def train(self, volume, labels, classes, config, resume):
+    def train(self, volume, labels, classes, config, resume, proposals):
         """Yield as a training does, a step every 5 ms."""
         self.started += 1
         self.labels, self.config, self.resume = labels, config, resume
+        self.proposals = proposals
         try:
             while self.steps < self.limit and not self.stopped:
                 command = yield progress(self.steps)

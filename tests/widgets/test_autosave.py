@@ -18,6 +18,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, History
 from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
 from napari_volseg.data.journal_log import read_log
+from napari_volseg.data.review_state import ReviewState
 from napari_volseg.widgets.autosave import Autosave
 
 SHAPE = (12, 20, 30)
@@ -328,7 +329,7 @@ def test_the_windows_thread_touches_no_file(autosave, viewer, layer, monkeypatch
     monkeypatch.setattr(journal_writer, "open_journal", noting("open", open_journal))
     autosave.watch(layer, name="kidney")
     layer.paint((3, 10, 10), 2)
-    autosave.keep(layer, History((Act("stroke", "|u1"),)))
+    autosave.keep(layer, History((Act("stroke", "|u1"),)), ReviewState())
     autosave.mark_saved(layer, layer.data.copy())
     viewer.layers.remove(layer)
     autosave.flush()

@@ -25,7 +25,7 @@ class Proposer:
         self.hold = False
         self.labels = None
 
-    def __call__(self, volume, labels, axis, near):
+    def __call__(self, volume, labels, axis, near, corrections):
         self.asked, self.labels = (axis, near), labels
         yield Proposal(0.2)
         width = labels.shape[2]
@@ -204,6 +204,31 @@ def test_proposals_follow_the_colors_of_the_classes(viewer, painted, proposer):
     assert classes_of(proposals(viewer)) == painted.session.classes
     shown = [round(255 * float(v)) for v in proposals(viewer).get_color(2)[:3]]
     assert shown == [0x12, 0x34, 0x56]
+
+
+def test_a_training_gets_proposals_only_if_it_shall(viewer, painted, proposer, stand_in):
+    def handed_over():
+        press(painted, "step Train")
+        press(painted, "train")
+        wait_until(lambda: stand_in.steps > 0, "the training begins")
+        press(painted, "stop training")
+        wait_until(lambda: not painted.train.job.running, "it stops")
+        stand_in.steps, stand_in.stopped = 0, False
+        press(painted, "step Annotate")
+        return stand_in.proposals
+
+    fill(viewer, painted)
+    assert not find(painted, "train on proposals").isChecked()
+    assert handed_over() is None
+    find(painted, "train on proposals").setChecked(True)
+    proposed = handed_over()
+    free = painted.session.annotation.data[SLICES] == 0
+    assert (proposed[SLICES][free] == 2).all()
+    assert not proposed[: SLICES.start].any()
+    # Later acceptance must not change what a running training reads.
+    assert proposed is not painted.session.proposals
+    press(painted, "dismiss proposals")
+    assert handed_over() is None
 
 
 def test_what_is_missing_is_said(viewer, painted):

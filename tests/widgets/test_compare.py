@@ -62,6 +62,12 @@ def compare(dock: VolSegDock) -> None:
     wait_until(lambda: not dock.review.compare.job.running, "they are compared")
 
 
+def pick(dock: VolSegDock, which: str, name: str) -> None:
+    choice = find(dock, which)
+    choice.setCurrentText(name)
+    choice.activated.emit(choice.currentIndex())
+
+
 def agreement(dock: VolSegDock) -> Labels:
     (layer,) = [x for x in dock.session.viewer.layers if x.name == "agreement"]
     return layer
@@ -89,9 +95,7 @@ def test_prediction_and_any_other_are_chosen_until_the_user_picks(review):
     add_mask(review, TRUTH, "truth")
     assert chosen(review) == ("cells prediction", "truth")
     assert not find(review, "what to compare").isVisible()
-    choice = find(review, "mask B")
-    choice.setCurrentText("cells annotation")
-    choice.activated.emit(choice.currentIndex())
+    pick(review, "mask B", "cells annotation")
     add_mask(review, TRUTH, "another truth")
     assert chosen(review) == ("cells prediction", "cells annotation")
     review.session.viewer.layers.append(Labels(np.ones((2, 2, 2), np.uint8), name="small"))
@@ -134,6 +138,36 @@ def test_a_layer_two_tables_and_a_report(review, monkeypatch, tmp_path):
     assert page.count("<img ") == 12
     assert "vessel" in page
     assert "micrometer" in page
+
+
+def test_objects_that_differ_are_listed_and_shown_by_click_and_key(review, viewer):
+    review.session.start_annotation()
+    add_mask(review, TRUTH, "truth")
+    pick(review, "mask B", "truth")
+    compare(review)
+    assert [row[:2] for row in cells(review, "objects that differ")] == [
+        ["missed", "cell"],
+        ["missed", "cell"],
+        ["extra", "cell"],
+        ["extra", "vessel"],
+    ]
+    table = find(review, "objects that differ")
+    annotation = review.session.annotation
+    table.setCurrentCell(0, 0)
+    assert viewer.dims.current_step[0] in range(2, 8)
+    assert viewer.scene.camera.center[-1] == 7 + 24.5
+    keys = {str(key): act for key, act in annotation.keymap.items()}
+    seen = []
+    for _ in range(4):
+        keys["Shift+J"](annotation)
+        seen.append((table.currentRow(), viewer.scene.camera.center[-1] - 7))
+    assert [row for row, _ in seen] == [1, 2, 3, 0]
+    assert [x for _, x in seen] == [32.5, 16.5, 32.5, 24.5]
+    press(review, "previous difference")
+    assert table.currentRow() == 3
+    press(review, "step Annotate")
+    keys["Shift+J"](annotation)
+    assert table.currentRow() == 3, "the list is not on view"
 
 
 def test_what_0_means_is_the_users_to_say(review):

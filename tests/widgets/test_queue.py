@@ -250,6 +250,38 @@ def test_fixes_change_mask_and_annotation_as_acts_that_undo_takes_back(reviewing
     assert state(reviewing, BIG) == "unreviewed"
 
 
+def test_a_split_is_proposed_shown_and_done_by_one_key(reviewing, viewer):
+    prediction = reviewing.session.prediction
+    prediction.data[6, 18:29, 10] = 2  # a bridge between the two blocks
+    press(reviewing, "find objects")
+    wait_until(lambda: len(rows(reviewing)) == 2, "they are one object now")
+    key(reviewing, "W")
+    before = prediction.data.copy()
+    split = find(reviewing, "split object")
+    press(reviewing, "split object")
+    wait_until(lambda: "red line" in find(reviewing, "how to fix").text(), "a cut is proposed")
+    outline = viewer.layers["object in review"]
+    assert (outline.data == 3).any() and np.array_equal(prediction.data, before)
+    shown = viewer.dims.current_step[0] - round(outline.translate[0] / 2)
+    assert (outline.data[shown] == 3).any(), "the cut is on view"
+    # A click wants other places, and pressing it then changes nothing: they are too few.
+    reviewing.review.objects.queue.click((6, 5, 10))
+    assert (outline.data == 3).sum() <= 27 and "1 so far" in find(reviewing, "how to fix").text()
+    key(reviewing, "J")
+    assert not split.isChecked() and np.array_equal(prediction.data, before)
+    key(reviewing, "K")
+    for done in (
+        lambda: "red line" in find(reviewing, "how to fix").text(),
+        lambda: len(rows(reviewing)) == 3,
+    ):
+        QTest.keyClick(find(reviewing, "objects"), "S", Qt.KeyboardModifier.ShiftModifier)
+        wait_until(done, "it is proposed, then done")
+    assert number(reviewing, BIG) != number(reviewing, SMALL) > 0
+    assert state(reviewing, BIG) == state(reviewing, SMALL) == "corrected"
+    reviewing.session.annotation.undo()
+    np.testing.assert_array_equal(prediction.data, before)
+
+
 def test_what_is_painted_and_erased_changes_the_object_that_is_being_fixed(reviewing):
     annotation, prediction = reviewing.session.annotation, reviewing.session.prediction
     key(reviewing, "W")

@@ -20,12 +20,12 @@ from tests.widgets.hands import (
     find,
     live,
     paint_like,
-    paint_slices,
     screenshot,
     wait_until,
 )
 
 SECONDS = 4
+SLICES = (1, 22), (2, 25), (0, 10), (0, 14)
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
 
@@ -67,11 +67,22 @@ class Hands:
             self.key(Qt.Key.Key_R, SHIFT)
         wait_until(lambda: find(self.dock, "objects").isVisible(), "objects are found")
 
-    def verdict(self, key):
+    def go_to(self, axis, index):
+        """Turn the volume, then walk to a slice."""
+        layer = self.dock.session.annotation
+        while (seen := visible_slice(self.viewer, layer))[0] != axis:
+            self.key(Qt.Key.Key_T)
+        step = Qt.Key.Key_Right if index > seen[1] else Qt.Key.Key_Left
+        for _ in range(abs(index - seen[1])):
+            QTest.keyClick(canvas(self.viewer), step)
+        assert visible_slice(self.viewer, layer) == (axis, index)
+        live(0.1)
+
+    def verdict(self, key, modifier=Qt.KeyboardModifier.NoModifier):
         """Say something of the object in review; return its number."""
         queue = self.dock.review.objects.queue
         number = queue._current
-        self.key(key)
+        self.key(key, modifier)
         wait_until(lambda: not queue.reviewing._working, "it is done")
         return number
 
@@ -93,9 +104,16 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     session = dock.session
     viewer.layers.remove(session.annotation)
 
-    # Paint, complete what is painted, fill between two slices, accept.
-    paint_slices(viewer, dock, truth.labels, [(1, 22), (2, 25), (0, 10), (0, 14)], brush=3, every=5)
+    # Make an annotation and its classes; paint, complete what is painted, fill between two slices.
+    viewer.layers.selection.active = session.image
+    hands.key(Qt.Key.Key_N, SHIFT)
     annotation = session.annotation
+    for _ in range(int(truth.labels.max()) - 2):
+        hands.key(Qt.Key.Key_M, SHIFT)
+    assert len(session.classes) == len(truth.classes)
+    for place in SLICES:
+        hands.go_to(*place)
+        paint_like(viewer, annotation, truth.labels, place, brush=3, every=5)
     assert visible_slice(viewer, annotation) == (0, 14)
     hands.key(Qt.Key.Key_C)
     assert annotation.data[14].all()
@@ -133,6 +151,10 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     assert (annotation.data[reviewing.objects.labels == rejected] == 1).any()
     fixed = hands.verdict(Qt.Key.Key_W)
     hands.verdict(Qt.Key.Key_G)
+    hands.verdict(Qt.Key.Key_S, SHIFT)
+    live(0.5)
+    hands.picture("split_shown")
+    hands.verdict(Qt.Key.Key_S, SHIFT)
     assert reviewing.state(fixed) == "corrected"
     hands.picture("reviewed")
     corrected = annotation.data.copy()
@@ -157,6 +179,8 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     hands.key(Qt.Key.Key_C, SHIFT)
     wait_until(lambda: find(dock, "agreement of classes").isVisible(), "it is compared")
     hands.picture("compared")
+    hands.key(Qt.Key.Key_J, SHIFT)
+    hands.picture("difference")
     hands.key(Qt.Key.Key_E, SHIFT)
     wait_until(report.exists, "the report is written")
-    assert len(list(hands.folder.glob("*.png"))) >= hands.pictures == 7
+    assert len(list(hands.folder.glob("*.png"))) >= hands.pictures == 9

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import show_slice, visible_slice
-from tests.widgets.hands import canvas, live, press, wait_until
+from tests.widgets.hands import canvas, find, live, main_window, press, wait_until
 
 
 def start_training(dock, stand_in):
@@ -49,13 +49,38 @@ def test_keys_work_on_the_canvas_and_from_the_dock(napari_viewer, napari_dock):
 
 def test_our_keys_take_none_of_naparis(napari_viewer, napari_dock):
     ours = {str(key) for key in napari_dock.session.annotation.keymap}
-    assert len(ours) == 35
+    assert len(ours) == 39
     of_labels = keys_of(Labels)
     of_others = set().union(*(keys_of(x) for x in (Image, Points, Shapes, Surface, Vectors)))
     all_keys = {str(key) for keys in default_shortcuts.values() for key in keys}
     of_viewer = all_keys - of_others
     assert "P" in of_labels and "V" in of_viewer
     assert not ours & (of_labels | of_viewer)
+
+
+def test_new_and_a_class_by_key(napari_viewer, napari_dock, no_errors):
+    session, shift = napari_dock.session, Qt.KeyboardModifier.ShiftModifier
+    napari_viewer.layers.remove(session.annotation)
+    for image in [x for x in napari_viewer.layers if isinstance(x, Image)]:
+        napari_viewer.layers.selection.active = image
+        before = session.annotation
+        QTest.keyClick(canvas(napari_viewer), Qt.Key.Key_N, shift)
+        assert session.annotation is not before and session.annotation.mode == "paint"
+    QTest.keyClick(canvas(napari_viewer), Qt.Key.Key_M, shift)
+    added = session.classes[-1]
+    name = find(napari_dock, f"name of class {added.id}")
+    main_window(napari_viewer).activateWindow()
+    wait_until(name.hasFocus, "its name can be typed")
+    QTest.keyClicks(name, "vein")
+    QTest.keyClick(name, Qt.Key.Key_Return)
+    assert session.classes[-1].name == "vein" and session.annotation.selected_label == added.id
+    assert not name.hasFocus()
+    QTest.keyClick(main_window(napari_viewer), Qt.Key.Key_1, Qt.KeyboardModifier.ControlModifier)
+    assert session.annotation.selected_label == 1, "keys are the layer's again"
+    images = [x for x in napari_viewer.layers if isinstance(x, Image)]
+    assert all({str(key) for key in image.keymap} == {"Shift+N"} for image in images)
+    napari_dock.shutdown()
+    assert not any(image.keymap for image in images)
 
 
 def keys_of(layer_type):
