@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 DEMO := out/demo
+BENCH := out/bench
 
 # More threads than cores, or many for small volumes, only cost time.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint bench
 
 help:
 	@echo "make demo   generated sample -> a few painted slices -> train -> predict; leaves"
@@ -15,6 +16,8 @@ help:
 	@echo "            DEMO_WINDOW=0; always with DEMO_WINDOW=1)"
 	@echo "make test   lint, then the whole test suite, on a virtual display if there is none"
 	@echo "make lint   ruff, mypy, deptry, typos, validate-pyproject"
+	@echo "make bench  the benchmarks that take less than 20 minutes together on two cores; figures"
+	@echo "            go to $(BENCH), tables are printed"
 	@echo "make setup  what the others do first: .venv, packages, system libraries"
 
 setup:
@@ -43,3 +46,10 @@ lint: setup
 	$(BIN)/deptry .
 	$(BIN)/typos
 	$(BIN)/validate-pyproject pyproject.toml
+
+bench: setup
+	@mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/training_step.py --json $(BENCH)/training_step.json
+	$(BIN)/python benchmarks/prediction.py --json $(BENCH)/prediction.json
+	$(BIN)/python -m benchmarks.streamed --sizes 128 --size 256 --json $(BENCH)/streamed.json
+	$(BIN)/python -m benchmarks.undo

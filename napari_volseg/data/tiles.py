@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -131,23 +131,31 @@ def crop_around(
 
 
 def read_block(volume: Volume, region: Region) -> NDArray[np.generic]:
-    """Read a region of a volume, mirrored where it reaches beyond.
+    """Read a region of a volume, mirrored where it reaches beyond; see ``cut_block``."""
+    return cut_block(volume.image, region)
+
+
+def cut_block(image: Any, region: Region) -> NDArray[Any]:
+    """Cut a region out of an image, mirrored where it reaches beyond.
 
     Mirroring does not repeat the border voxel, and goes on back and forth if the
     region is larger than the volume.
 
+    Parameters
+    ----------
+    image : array (C, Z, Y, X), in memory or not
+
     Returns
     -------
-    (C, z, y, x) in the volume's dtype
+    (C, z, y, x) in the image's dtype; a view where it can be
     """
-    if all(r.start >= 0 and r.stop <= n for r, n in zip(region, volume.shape, strict=True)):
-        return np.asarray(volume.image[(slice(None), *region)])
-    indices = [
-        mirror_indices(r.start, r.stop, n) for r, n in zip(region, volume.shape, strict=True)
-    ]
+    shape = image.shape[1:]
+    if all(r.start >= 0 and r.stop <= n for r, n in zip(region, shape, strict=True)):
+        return np.asarray(image[(slice(None), *region)])
+    indices = [mirror_indices(r.start, r.stop, n) for r, n in zip(region, shape, strict=True)]
     low = [int(i.min()) for i in indices]
     inside = [slice(first, int(i.max()) + 1) for first, i in zip(low, indices, strict=True)]
-    block = np.asarray(volume.image[(slice(None), *inside)])
+    block = np.asarray(image[(slice(None), *inside)])
     z, y, x = (i - first for first, i in zip(low, indices, strict=True))
     return np.asarray(block[:, z[:, None, None], y[:, None], x])
 

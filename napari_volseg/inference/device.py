@@ -49,3 +49,22 @@ def memory_in_use(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())
     return int(psutil.Process().memory_info().rss)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left.
+
+    torch raises an error of its own for CUDA, and a RuntimeError on a CPU and on MPS.
+    """
+    said = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -22,7 +22,7 @@ from napari_volseg.data.tiles import (
     relative,
     tile_grid,
 )
-from napari_volseg.inference.device import pick_device
+from napari_volseg.inference.device import out_of_memory, pick_device, release_memory
 from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 from napari_volseg.sparse.position import with_region_position
@@ -128,7 +128,7 @@ class Predictor:
         )
         for region, opinions, done, total in regions:
             probabilities = pool_opinions(opinions, self.checkpoint.belief)
-            labels = table[probabilities.argmax(0).cpu().numpy()]
+            labels = likeliest(probabilities, table)
             yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
 
 
@@ -199,7 +199,7 @@ def predict_region(
         module, config, architecture, volume, intensity, device, tiles
     ):
         probabilities = pool_opinions(opinions, belief)
-        labels[relative(piece, region)] = table[probabilities.argmax(0).cpu().numpy()]
+        labels[relative(piece, region)] = likeliest(probabilities, table)
     return labels
 
 
@@ -228,6 +228,19 @@ def intensity_for(checkpoint: Checkpoint, volume: Volume) -> Intensity:
 def label_table(class_ids: Sequence[int]) -> NDArray[np.integer]:
     """Label of each class index, uint8 where that is enough, else uint16."""
     return np.asarray(class_ids, dtype=np.uint8 if max(class_ids) < 256 else np.uint16)
+
+
+def likeliest(probabilities: Tensor, table: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Label of the likeliest class, of probabilities (K, z, y, x); of equals, the first.
+
+    Class by class, which takes a CPU a fraction of the time of ``argmax`` across them.
+    """
+    best = probabilities[0]
+    index = torch.zeros(best.shape, dtype=torch.int16, device=best.device)
+    for k, other in enumerate(probabilities[1:], start=1):
+        index.masked_fill_(other > best, k)
+        best = torch.maximum(best, other)
+    return np.asarray(table[index.cpu().numpy()])
 
 
 @torch.inference_mode()
@@ -266,8 +279,22 @@ def class_opinions(
         instant = architecture.instant(module, config, seen, tile.trim)
         return network[None] if instant is None else torch.cat([network[None], instant])
 
+    def in_pieces(tile: Tile) -> Tensor:
+        """Compute a tile; where memory runs out, one half after the other."""
+        try:
+            return tile_opinions(tile)
+        except (MemoryError, RuntimeError) as error:
+            pieces = halves(tile, walk, volume.shape) if out_of_memory(error) else []
+            if not pieces:
+                raise
+        # Out of the handler, whose error holds on to what the attempt had computed.
+        release_memory(device)
+        first, second = (in_pieces(piece) for piece in pieces)
+        axis = next(a for a in range(3) if pieces[0].write[a] != pieces[1].write[a])
+        return torch.cat([first, second], 2 + axis)
+
     for done, tile in enumerate(tiles, start=1):
-        yield tile.write, tile_opinions(tile), done, len(tiles)
+        yield tile.write, in_pieces(tile), done, len(tiles)
 
 
 def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
@@ -287,8 +314,6 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
         # What a thin tile leaves of the memory makes it wide: less context is seen twice.
         z, y, x = (core if t else 2 * core for core, t in zip(walk.core, thin, strict=True))
         walk = replace(walk, core=(z, y, x))
-    # A core of 0 stands for a whole axis, which is then needed whole.
-    z, y, x = (h if core else n for core, h, n in zip(walk.core, walk.halo, shape, strict=True))
     planned = []
     for tile in plan_tiles(walk, shape):
         write = meet(tile.write, region)
@@ -296,9 +321,32 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
             continue
         read, trim = tile.read, relative(write, tile.read)
         if walk.border == "clip":
-            read, trim = crop_around(write, (z, y, x), walk.align, shape)
+            read, trim = crop_around(write, context_of(walk, shape), walk.align, shape)
         planned.append(Tile(read, write, trim))
     return planned
+
+
+def context_of(walk: Walk, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Voxels (z, y, x) that are read on each side of what is predicted."""
+    # A core of 0 stands for a whole axis, which is then needed whole.
+    z, y, x = (h if core else n for core, h, n in zip(walk.core, walk.halo, shape, strict=True))
+    return z, y, x
+
+
+def halves(tile: Tile, walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
+    """Cut a tile in two across its longest side; [] where the walk does not allow it."""
+    sides = [s.stop - s.start if core else 0 for s, core in zip(tile.write, walk.core, strict=True)]
+    axis = sides.index(max(sides))
+    if walk.border != "clip" or sides[axis] < 2:
+        return []
+    start, stop = tile.write[axis].start, tile.write[axis].stop
+    middle = (start + stop) // 2
+    found = []
+    for part in (slice(start, middle), slice(middle, stop)):
+        z, y, x = (part if a == axis else side for a, side in enumerate(tile.write))
+        read, trim = crop_around((z, y, x), context_of(walk, shape), walk.align, shape)
+        found.append(Tile(read, (z, y, x), trim))
+    return found
 
 
 def order_tiles(tiles: Sequence[Tile], near: View | None) -> list[Tile]:

@@ -25,6 +25,7 @@ from napari_volseg.sparse.plan import (
     Triple,
     inside,
     largest_shape,
+    plan_core,
     plan_patch,
     plan_resolution,
     pooled,
@@ -101,7 +102,8 @@ class UNet3DConfig:
     painted on slices across z, y and x."""
 
     tile: Triple = (28, 44, 44)
-    """Voxels (z, y, x) that a tile predicts."""
+    """Voxels (z, y, x) that a tile predicts; with "same" padding, in a volume that is shorter
+    along an axis, more along the others."""
 
     batch_size: int = 1
     """Patches a step."""
@@ -318,7 +320,7 @@ def walk(config: UNet3DConfig, shape: Triple) -> Walk:
     steps = alignment(config.filter_scales, config.voxel)
     z, y, x = (math.lcm(a, d) for a, d in zip(steps, config.divisor, strict=True))
     align = (z, y, x)
-    z, y, x = (max(1, round(t / a)) * a for t, a in zip(config.tile, align, strict=True))
+    z, y, x = plan_core(config.tile, shape, align)
     filters = widest_reach(config.filter_scales, config.voxel)
     halo = tuple(n + f for n, f in zip(network_reach(config), filters, strict=True))
     return Walk((z, y, x), (halo[0], halo[1], halo[2]), "clip", align, config.position)

@@ -93,6 +93,18 @@ class VoxelNetwork(nn.Module):
         logits: Tensor = self.layers(self.normalize(features[:, self.columns]))
         return logits
 
+    def across(self, features: Tensor) -> Tensor:
+        """Map features (B, F, N), as filters leave them, to logits (B, K, N)."""
+        values: Tensor = self.normalize(features[:, self.columns])
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                # As a matrix from the left: the features stay as they lie.
+                weight = layer.weight.expand(len(values), -1, -1)
+                values = torch.baddbmm(layer.bias[:, None], weight, values)
+            else:
+                values = layer(values)
+        return values
+
 
 class PixelClassifier(nn.Module):
     """Two opinions of a voxel from its filter responses.
@@ -135,9 +147,8 @@ class PixelClassifier(nn.Module):
             *range(place, place + position * POSITION_CHANNELS),
         ]
         near = [*range(up_to(NEAR_SCALES)), *range(linear, place)]
-        self.opinions = nn.ModuleList(
-            VoxelNetwork(columns, n_classes, units) for columns in (placed, near)
-        )
+        self.placed = VoxelNetwork(placed, n_classes, units)
+        self.near = VoxelNetwork(near, n_classes, units)
 
     def responses(self, image: Tensor, core: Region) -> Tensor:
         """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X).
@@ -167,16 +178,16 @@ class PixelClassifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to the logits of each opinion (E, N, K)."""
-        return torch.stack([opinion(features) for opinion in self.opinions])
+        return torch.stack([self.placed(features), self.near(features)])
 
     def over(self, responses: Tensor) -> Tensor:
         """Map responses (B, F, Z, Y, X) to logits (E, B, K, Z, Y, X), plane by plane."""
         # Hidden units of a whole block at once would take gigabytes.
         planes = []
         for plane in responses.unbind(2):
-            features = plane.movedim(1, -1)
-            logits = self(features.flatten(0, -2))
-            planes.append(logits.unflatten(1, features.shape[:-1]).movedim(-1, 2))
+            features = plane.flatten(2)
+            logits = torch.stack([self.placed.across(features), self.near.across(features)])
+            planes.append(logits.reshape(*logits.shape[:3], *plane.shape[2:]))
         return torch.stack(planes, 3)
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Triple = tuple[int, int, int]
 
+STRETCH = 1.15
+"""How much longer a side of a tile may be, where fewer tiles are enough then."""
+
 
 def plan_resolution(
     spacing: Sequence[float], shape: Sequence[int], levels: int
@@ -68,6 +71,21 @@ def plan_patch(
             sides[a] = min(wanted, limit[a])
         free -= tight or free
     return sides[0], sides[1], sides[2]
+
+
+def plan_core(tile: Triple, shape: Sequence[int], align: Triple) -> Triple:
+    """Fit a tile to a volume: of about as many voxels, and equal parts of the volume.
+
+    What an axis of the volume is too short for, the others get: fewer tiles read less context.
+
+    Returns
+    -------
+    (z, y, x), multiples of ``align``
+    """
+    fitted = plan_patch([1 / side for side in tile], shape, [align], math.prod(tile))
+    parts = (math.ceil(n / (STRETCH * side)) for n, side in zip(shape, fitted, strict=True))
+    z, y, x = (-(-n // (p * a)) * a for n, p, a in zip(shape, parts, align, strict=True))
+    return z, y, x
 
 
 def largest_shape(cases: Sequence[Case]) -> Triple:

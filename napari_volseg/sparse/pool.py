@@ -18,7 +18,7 @@ from napari_volseg.data.intensity import (
     pooled_intensity,
     standardize,
 )
-from napari_volseg.data.tiles import Region, read_block
+from napari_volseg.data.tiles import Region, cut_block, read_block
 from napari_volseg.sparse.hold_out import Blocks, empty_blocks, share_out
 from napari_volseg.sparse.places import HeldOutPlaces, locate_held_out, slice_axes
 from napari_volseg.sparse.stage import IGNORE
@@ -90,9 +90,12 @@ class PoolCase:
         return int(strokes.sum()), int(labeled.sum())
 
     def read(self, region: Region) -> Tensor:
-        """Return the standardized image of a region inside the volume, float32 (C, z, y, x)."""
+        """Return the standardized image of a region, float32 (C, z, y, x).
+
+        Mirrored beyond the volume; a view where it can be.
+        """
         if self.standardized is not None:
-            return self.standardized[(slice(None), *region)]
+            return torch.from_numpy(cut_block(self.standardized.numpy(), region))
         return torch.from_numpy(standardize(read_block(self.volume, region), self.intensity))
 
     def labeled(self) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from napari_volseg.data.tiles import center_of
-from napari_volseg.sparse.augment import patch_positions
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,13 +38,22 @@ def with_position(image: Tensor, positions: Tensor, shape: Sequence[int]) -> Ten
         The channels go from -sqrt(3) to sqrt(3) across the volume, which is a standard
         deviation of 1, as gray values have.
     """
-    last = torch.tensor(shape, dtype=torch.float32) - 1
-    place = (2 * positions - last) / last.clamp_min(1) * math.sqrt(3)
-    channels = place.movedim(-1, 0).to(image)
-    return torch.cat([image, channels.expand(*image.shape[:-4], *channels.shape)], dim=-4)
+    place = scaled(positions, torch.tensor(shape)).movedim(-1, 0).to(image)
+    return torch.cat([image, place.expand(*image.shape[:-4], *place.shape)], dim=-4)
 
 
 def with_region_position(image: Tensor, region: Region, shape: Sequence[int]) -> Tensor:
     """Append the position channels to an image (..., C, z, y, x) that is a region of a volume."""
-    z, y, x = image.shape[-3:]
-    return with_position(image, patch_positions((z, y, x), torch.tensor(center_of(region))), shape)
+    axes = [
+        scaled(torch.arange(side.start, side.stop), torch.tensor(n)).to(image)
+        for side, n in zip(region, shape, strict=True)
+    ]
+    place = torch.meshgrid(*axes, indexing="ij")
+    channels = [axis.expand(*image.shape[:-4], 1, *axis.shape) for axis in place]
+    return torch.cat([image, *channels], dim=-4)
+
+
+def scaled(positions: Tensor, size: Tensor) -> Tensor:
+    """Scale positions along axes of that size in voxels, as ``with_position`` has them."""
+    last = size.float() - 1
+    return (2 * positions.float() - last) / last.clamp_min(1) * math.sqrt(3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from napari_volseg.data.tiles import meet, relative
 from napari_volseg.sparse.augment import (
     change_gray_values,
     deformed_positions,
@@ -15,13 +16,13 @@ from napari_volseg.sparse.augment import (
     interpolate,
     patch_positions,
 )
-from napari_volseg.sparse.position import with_position
+from napari_volseg.sparse.position import with_position, with_region_position
 from napari_volseg.sparse.stage import IGNORE, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_volseg.data.tiles import Border
+    from napari_volseg.data.tiles import Border, Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.plan import Triple
     from napari_volseg.sparse.pool import Pool, PoolCase
@@ -160,13 +161,25 @@ def sample_patch(
     shift = (torch.rand(3, generator=generator) - 0.5) * torch.tensor(shape) / 2
     center = place_patch(voxel + shift, shape, plan.border, case.target.shape)
     z, y, x = (n + 2 * h for n, h in zip(shape, plan.halo, strict=True))
-    positions = augmented_positions((z, y, x), center, case.volume.spacing, config, generator)
     inner = tuple(slice(h, h + n) for n, h in zip(shape, plan.halo, strict=True))
-    image = read_image(case, positions, device)
-    if plan.position:
-        image = with_position(image, positions, case.volume.shape)
-    target = read_target(case, positions[inner]).to(device)
-    return change_gray_values(image, config.gray_value, generator), target
+    if float(torch.rand(1, generator=generator)) < config.augmentation:
+        spacing = case.volume.spacing
+        positions = deformed_positions((z, y, x), center, spacing, config, generator)
+        image = read_image(case, positions, device)
+        if plan.position:
+            image = with_position(image, positions, case.volume.shape)
+        target = read_target(case, positions[inner])
+    else:
+        # Most patches: they are cut out, which is many times as fast as interpolating.
+        region = upright_region(center, (z, y, x))
+        image = case.read(region).to(device)
+        if plan.position:
+            image = with_region_position(image, region, case.volume.shape)
+        target = cut_target(case, region)[inner]
+    flipped = draw_flips(config, generator)
+    if flipped:
+        image, target = image.flip([axis + 1 for axis in flipped]), target.flip(flipped)
+    return change_gray_values(image, config.gray_value, generator), target.to(device)
 
 
 def augmented_positions(
@@ -181,10 +194,21 @@ def augmented_positions(
         positions = deformed_positions(shape, center, spacing, config, generator)
     else:
         positions = patch_positions(shape, center)
-    if config.flips:
-        flipped = [a for a in range(3) if float(torch.rand(1, generator=generator)) < 0.5]
-        positions = positions.flip(flipped)
-    return positions
+    return positions.flip(draw_flips(config, generator))
+
+
+def draw_flips(config: TrainingConfig, generator: torch.Generator) -> list[int]:
+    """Draw the axes along which a patch is mirrored."""
+    if not config.flips:
+        return []
+    return [axis for axis in range(3) if float(torch.rand(1, generator=generator)) < 0.5]
+
+
+def upright_region(center: Tensor, shape: Triple) -> Region:
+    """Region of an upright patch around a center of ``place_patch``; may lie outside."""
+    corner = [round(float(c) - (n - 1) / 2) for c, n in zip(center, shape, strict=True)]
+    z, y, x = (slice(first, first + n) for first, n in zip(corner, shape, strict=True))
+    return z, y, x
 
 
 def place_patch(center: Tensor, shape: Triple, border: Border, volume: Sequence[int]) -> Tensor:
@@ -219,3 +243,12 @@ def read_target(case: PoolCase, positions: Tensor) -> Tensor:
     z, y, x = nearest.clamp(min=torch.zeros(3, dtype=torch.long), max=last).unbind(-1)
     values = torch.from_numpy(case.target)[z, y, x].long()
     return torch.where(inside, values, IGNORE)
+
+
+def cut_target(case: PoolCase, region: Region) -> Tensor:
+    """Cut out the class index in a region, ``IGNORE`` outside, int64 (z, y, x)."""
+    z, y, x = (slice(0, n) for n in case.target.shape)
+    inside = meet(region, (z, y, x))
+    target = torch.full([side.stop - side.start for side in region], IGNORE)
+    target[relative(inside, region)] = torch.from_numpy(case.target[inside]).long()
+    return target

@@ -18,6 +18,9 @@ SCORES = 16
 SCORING_SHARE = 0.1
 """Part of a time budget that looking at held-out voxels may take, the end aside."""
 
+RENEWED = 0.5
+"""Part of a time budget that is left, at least, when new labels come in."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -38,6 +41,21 @@ class Budget:
     seconds: float
     shares: tuple[float, ...]
 
+    def total_seconds(self, run: Run) -> float:
+        """Seconds in all, with what was added since; 0 for a training by steps."""
+        return self.seconds + run.extended
+
+    def renew(self, run: Run) -> None:
+        """Give labels that changed time to be learned: as much as half of the budget, at least.
+
+        The learning rate rises to what it was with as much time left. Steps are taken as many
+        as were asked for, whatever happens.
+        """
+        if self.seconds:
+            run.extended += max(0.0, RENEWED * self.seconds - self.seconds_left(run))
+            # The next look is not put off until the part that is spent is as large again.
+            run.scored = min(run.scored, int(self.fraction(run) * SCORES))
+
     def stage_fraction(self, run: Run) -> float:
         """Part of the current stage's budget that is spent, 0 to 1."""
         steps = self.steps[run.stage]
@@ -46,7 +64,7 @@ class Budget:
             return min(1.0, by_steps) if steps else 1.0
         # Preparing a stage counts, so a stage gets its share of what is left then; but not
         # one of few steps: without them, its preparation would have been for nothing.
-        left = self.seconds - (0.0 if steps else run.stage_began)
+        left = self.total_seconds(run) - (0.0 if steps else run.stage_began)
         share = self.shares[run.stage] / sum(self.shares[run.stage :])
         by_time = (run.seconds - run.stage_began) / (left * share) if left > 0 else 1.0
         return min(1.0, max(by_steps, by_time))
@@ -60,14 +78,14 @@ class Budget:
         if run.stage == len(self.shares):
             return 1.0
         if self.seconds:
-            return min(1.0, run.seconds / self.seconds)
+            return min(1.0, run.seconds / self.total_seconds(run))
         return (sum(self.steps[: run.stage]) + run.stage_step) / sum(self.steps)
 
     def seconds_left(self, run: Run) -> float:
         """Seconds to go; for a training by steps, judged by its pace so far."""
         left = 1 - self.fraction(run)
         if self.seconds:
-            return left * self.seconds
+            return left * self.total_seconds(run)
         return left * sum(self.steps) * run.seconds / run.step if run.step else 0.0
 
     def score_due(self, run: Run) -> bool:

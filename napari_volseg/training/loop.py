@@ -30,6 +30,7 @@ from napari_volseg.training.events import (
 )
 from napari_volseg.training.held_out import score_held_out
 from napari_volseg.training.labels import Material, take_labels
+from napari_volseg.training.memory import batched, step_down
 from napari_volseg.training.priority import lower_thread_priority
 from napari_volseg.training.run import (
     Run,
@@ -102,7 +103,11 @@ def train(
         module = architecture.build(model_config, cases[0].volume.channels, pool.n_classes)
     run = Run(module.to(device), deepcopy(module))
     learned = with_proposals(pool, cases, config)
-    stages = architecture.stages(model_config, config, learned)
+
+    def make_stages() -> tuple[Stage[Any], ...]:
+        return architecture.stages(model_config, batched(config, run), learned)
+
+    stages = make_stages()
     budget = plan_budget(config, stages)
     optimizer_state = None
     warm = False
@@ -112,6 +117,7 @@ def train(
         and resume.progress["stage"] < len(stages)
     ):
         optimizer_state = restore(run, resume)
+        stages = make_stages()
     elif resume is not None:
         warm = True
         start_weights(run.module, resume, pool.class_ids)
@@ -190,24 +196,32 @@ def train(
             changed, note = take_labels(material, taken, config, run.step)
             if changed:
                 forget_scores(run)
+                budget.renew(run)
                 learned = with_proposals(material.pool, material.cases, config)
-                stages = architecture.stages(model_config, config, learned)
+                stages = make_stages()
         stage = stages[run.stage]
-        if stage is not prepared:
-            for _ in stage.prepare(run.module):
-                run.seconds += time.perf_counter() - began
-                if (yield from tell(None, None, keep=False)):
-                    note = "stopped"
-                    yield from tell(None, None, keep=True)
-                    return
-                began = time.perf_counter()
-            prepared = stage
-        if run.optimizer is None:
-            begin_stage(run, stage)
-            if optimizer_state:
-                load_optimizer(run, optimizer_state)
-                optimizer_state = None
-        loss = take_step(run, stage, config, budget, device)
+        try:
+            if stage is not prepared:
+                for _ in stage.prepare(run.module):
+                    run.seconds += time.perf_counter() - began
+                    if (yield from tell(None, None, keep=False)):
+                        note = "stopped"
+                        yield from tell(None, None, keep=True)
+                        return
+                    began = time.perf_counter()
+                prepared = stage
+            if run.optimizer is None:
+                begin_stage(run, stage)
+                if optimizer_state:
+                    load_optimizer(run, optimizer_state)
+                    optimizer_state = None
+            loss = take_step(run, stage, config, budget, device)
+        except (MemoryError, RuntimeError) as error:
+            model_config, said = step_down(error, run, config, model_config, device)
+            note = "; ".join(filter(None, (note, said)))
+            stages = make_stages()
+            run.seconds += time.perf_counter() - began
+            continue
         run.seconds += time.perf_counter() - began
         if stage.schedule(budget.stage_fraction(run), run.scores) == 0:
             end_stage(run)

@@ -59,6 +59,10 @@ class Run:
     belief : Belief
         What to make of the network's opinions: as the best score says, or the last best one
         before the labels changed.
+    batch_size : int
+        Patches a step, where memory ran out with more; else 0.
+    extended : float
+        Seconds that were added to the budget because labels changed.
     """
 
     module: nn.Module
@@ -75,6 +79,8 @@ class Run:
     best: Score | None = None
     best_weights: Mapping[str, Tensor] = field(default_factory=dict)
     belief: Belief = field(default_factory=Belief)
+    batch_size: int = 0
+    extended: float = 0.0
 
 
 COUNTERS = (
@@ -86,6 +92,8 @@ COUNTERS = (
     "scoring_seconds",
     "scored",
     "scores",
+    "batch_size",
+    "extended",
 )
 
 

@@ -64,6 +64,7 @@ class TrainStep(QWidget):
         self._score: Score | None = None
         self._name = ""
         self._refusal = ""
+        self._note = ""
         self._stopping = False
         self._settings = TrainingSettings(background, memory)
         self._preview = LivePreview(session, memory, self.job.send)
@@ -138,7 +139,7 @@ class TrainStep(QWidget):
             self._show_state()
             return
         self._losses, self._scores, self._last, self._score = [], {}, None, None
-        self._name, self._refusal, self._stopping = volume.name, "", False
+        self._name, self._refusal, self._note, self._stopping = volume.name, "", "", False
         self._plot.clear()
         self._plot.show()
         self._preview.start()
@@ -190,6 +191,8 @@ class TrainStep(QWidget):
 
     def _on_progress(self, progress: Progress) -> None:
         self._last = progress
+        if progress.note and progress.labels is None:
+            self._note = progress.note
         self._paint.hear(progress)
         if not self._stopping:
             self._preview.hear(progress)
@@ -253,8 +256,8 @@ class TrainStep(QWidget):
         parts = [last.device, f"{last.memory_bytes / 1e9:.1f} GB"]
         if last.step:
             parts.append(f"{last.steps_per_second:.1f} steps/s")
-        if last.note and last.labels is None:
-            parts.append(last.note)
+        if self._note:
+            parts.append(self._note)
         say(self._machine, DOT.join(parts))
         model = self._session.model
         classes = model.checkpoint.classes if model is not None else ()

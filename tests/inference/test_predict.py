@@ -14,6 +14,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.inference.device import pick_device
 from napari_volseg.inference.predict import (
     intensity_for,
+    likeliest,
     plan_region,
     predict,
     predict_region,
@@ -22,7 +23,7 @@ from napari_volseg.inference.predict import (
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
-from napari_volseg.models.unet3d import UNet3DConfig, build
+from napari_volseg.models.unet3d import UNet3D, UNet3DConfig, build
 from napari_volseg.sparse.config import TrainingConfig
 
 PADDED = UNet3DConfig(
@@ -196,3 +197,31 @@ def test_input_that_does_not_fit_is_refused_in_words():
         next(predict(checkpoint_of(PADDED), bad, device="cpu"))
     with pytest.raises(InputError, match="device 'warp'"):
         pick_device("warp")
+
+
+def test_the_likeliest_class_is_that_of_argmax():
+    probabilities = torch.rand(4, 3, 4, 5, generator=torch.Generator().manual_seed(0)).round(
+        decimals=1
+    )
+    table = np.array([1, 2, 7, 300], np.uint16)
+    expected = table[probabilities.numpy().argmax(0)]
+    np.testing.assert_array_equal(likeliest(probabilities, table), expected)
+
+
+@pytest.mark.parametrize("config", [PADDED, FILTERED], ids=["padded", "filtered"])
+def test_tiles_are_halved_where_memory_runs_out(config, monkeypatch):
+    """As long as it does; the regions stay, and what is predicted."""
+    shape, checkpoint = (8, 90, 90), checkpoint_of(replace(config, tile=(8, 48, 48)))
+    expected = whole(predict(checkpoint, noise(shape), device="cpu"), shape)
+    right, seen = UNet3D.unet, []
+
+    def unet(module, image):
+        seen.append(image.numel())
+        if image.numel() > 0.6 * max(seen):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return right(module, image)
+
+    monkeypatch.setattr(UNet3D, "unet", unet)
+    pieces = list(predict(checkpoint, noise(shape), device="cpu"))
+    assert len(pieces) == 4 and len(seen) > 12
+    np.testing.assert_allclose(whole(pieces, shape), expected, atol=1e-5)

@@ -79,5 +79,12 @@ def test_one_opinion_sees_neither_the_place_nor_what_is_far():
     assert here.shape == (2, 1, 3, 16, 32, 32)
     assert not torch.allclose(here[0], elsewhere[0])
     torch.testing.assert_close(here[1], elsewhere[1])
-    seen = [len(opinion.columns) for opinion in both.opinions]
+    seen = [len(opinion.columns) for opinion in (both.placed, both.near)]
     assert seen == [1 + 5 * 5 + 1 + 5 * 2 + 3, 1 + 4 * 5 + 1 + 4 * 5]
+
+
+def test_an_opinion_is_the_same_of_voxels_in_rows_and_of_a_block():
+    both = classifier().eval()
+    features = torch.randn(1, both.placed.columns.numel(), 2, 3, 4)
+    rows = both(features.flatten(2)[0].T)
+    torch.testing.assert_close(both.over(features).flatten(3)[:, 0], rows.movedim(1, 2))

@@ -9,10 +9,20 @@ from hypothesis import strategies as st
 from napari_volseg.data.annotation import Annotation, Case, LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
+from napari_volseg.sparse.augment import patch_positions
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.places import slice_axes
+from napari_volseg.sparse.plan import plan_core
 from napari_volseg.sparse.pool import build_pool, to_target
-from napari_volseg.sparse.sampling import PatchPlan, sample_batch
+from napari_volseg.sparse.position import with_position, with_region_position
+from napari_volseg.sparse.sampling import (
+    PatchPlan,
+    cut_target,
+    read_image,
+    read_target,
+    sample_batch,
+    upright_region,
+)
 from napari_volseg.sparse.stage import IGNORE
 
 CPU = torch.device("cpu")
@@ -208,3 +218,23 @@ def test_a_large_volume_is_read_patch_by_patch(monkeypatch):
     two = sample_batch(lazy, plan, config, torch.Generator().manual_seed(2))
     torch.testing.assert_close(one.image, two.image)
     assert torch.equal(one.target, two.target)
+
+
+@pytest.mark.parametrize("corner", [(1, 5, 6), (-3, -4, 30), (-20, 2, 35)])
+def test_cutting_out_reads_what_interpolation_reads_without_deformation(corner):
+    """Outside of the volume too; image, position and labels."""
+    pool = build_pool([two_class_case((9, 30, 40))], PLAIN, CPU)
+    (case,), shape = pool.cases, (12, 16, 20)
+    center = torch.tensor([c + (n - 1) / 2 for c, n in zip(corner, shape, strict=True)])
+    positions, region = patch_positions(shape, center), upright_region(center, shape)
+    image = with_position(read_image(case, positions, CPU), positions, case.volume.shape)
+    cut = with_region_position(case.read(region), region, case.volume.shape)
+    torch.testing.assert_close(cut, image, atol=1e-4, rtol=0)
+    assert torch.equal(cut_target(case, region), read_target(case, positions))
+
+
+def test_tiles_are_equal_parts_of_a_volume_and_use_what_a_short_axis_leaves():
+    assert plan_core((100, 116, 116), (64, 244, 248), (4, 8, 8)) == (64, 128, 128)
+    assert plan_core((112, 112, 112), (1000, 1000, 1000), (8, 8, 8)) == (128, 128, 128)
+    assert plan_core((112, 112, 112), (256, 256, 256), (8, 8, 8)) == (128, 128, 128)
+    assert plan_core((8, 8, 8), (3, 5, 7), (2, 2, 2)) == (4, 6, 8)

@@ -14,7 +14,7 @@ from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.stage import Stage
+from napari_volseg.sparse.stage import Stage, warmup_cosine
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import Command, Score
 from napari_volseg.training.held_out import score_of
@@ -162,7 +162,7 @@ def test_warm_start_with_a_new_class_keeps_the_known_ones():
     next(warm)
     started = warm.send(Command.STOP).checkpoint
     assert [c.id for c in started.classes] == [1, 2, 5]
-    for name in ("classify.bias", "pixels.opinions.0.layers.4.weight"):
+    for name in ("classify.bias", "pixels.placed.layers.4.weight"):
         assert torch.equal(started.weights[name][:2], first.weights[name])
     name = "down.0.0.weight"
     assert torch.equal(started.weights[name], first.weights[name])
@@ -282,6 +282,26 @@ def test_a_stage_ends_at_its_limit_or_when_its_time_is_up():
     assert budget.ended(run)
     after = Run(module, module, stage=1, stage_began=15, seconds=37.5)
     assert budget.stage_fraction(after) == pytest.approx(0.5)  # All that is left is its own.
+
+
+def test_new_labels_get_half_of_the_time_again_and_the_learning_rate_follows():
+    budget = plan_budget(TrainingConfig(minutes=10), (limited(40), limited(0)))
+    module = torch.nn.Identity()
+    run = Run(module, module, stage=1, seconds=540, scored=14)
+    early = Run(module, module, stage=1, seconds=200, scored=5)
+    budget.renew(early)
+    assert (early.extended, early.scored) == (0, 5)
+    late = budget.stage_fraction(run)
+    budget.renew(run)
+    assert budget.seconds_left(run) == pytest.approx(300)
+    assert budget.stage_fraction(run) == pytest.approx(540 / 840) and late == pytest.approx(0.9)
+    assert warmup_cosine(budget.stage_fraction(run), []) > 5 * warmup_cosine(late, [])
+    run.seconds += 840 / 16
+    assert budget.score_due(run)
+    by_steps = plan_budget(TrainingConfig(steps=10), (limited(0),))
+    run = Run(module, module, step=9, stage_step=9, seconds=9)
+    by_steps.renew(run)
+    assert by_steps.stage_fraction(run) == pytest.approx(0.9)
 
 
 def test_a_long_preparation_takes_no_steps_from_a_stage_of_few():

@@ -14,6 +14,7 @@ from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.models.registry import architectures
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
+from napari_volseg.training.budget import Budget
 from napari_volseg.training.events import Command, NewLabels
 from napari_volseg.training.loop import train
 from napari_volseg.training.run import block_uses, continues
@@ -72,6 +73,15 @@ def test_the_next_event_learns_from_them(plain):
     assert [e.loss for e in events[:first]] == [e.loss for e in plain[:first]]
     assert events[-1].loss != plain[-1].loss and events[-1].step == plain[-1].step
     assert not same_weights(events[-1].checkpoint.weights, plain[-1].checkpoint.weights)
+
+
+def test_the_budget_is_renewed_when_labels_change(monkeypatch):
+    renewed = []
+    monkeypatch.setattr(Budget, "renew", lambda budget, run: renewed.append(run.step))
+    case = make_case()
+    told = {2: changes(case.annotation.labels), 4: changes(repainted(case))}
+    train_telling(case, told)
+    assert renewed == [4]
 
 
 def test_a_corrected_region_is_predicted_as_it_was_corrected():

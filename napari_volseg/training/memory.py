@@ -1,0 +1,109 @@
+"""What a training does when memory runs out: smaller batches, then smaller patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari_volseg.data.errors import InputError
+from napari_volseg.inference.device import describe_device, out_of_memory, release_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.plan import Triple
+    from napari_volseg.training.run import Run
+
+SMALLEST_SIDE = 8
+"""Of a patch, in voxels: below, a network sees no context and learns nothing."""
+
+
+def batched(config: TrainingConfig, run: Run) -> TrainingConfig:
+    """Return the settings with the batch that fits into memory."""
+    return replace(config, batch_size=run.batch_size) if run.batch_size else config
+
+
+def step_down(
+    error: BaseException, run: Run, config: TrainingConfig, model_config: Any, device: torch.device
+) -> tuple[Any, str]:
+    """Make the next steps smaller after one that found no memory; the weights stay.
+
+    Parameters
+    ----------
+    error : exception
+        What the step raised; raised again if it is about anything else.
+
+    Returns
+    -------
+    model_config
+        Of the network, with patches half as wide if batches cannot be smaller.
+    note : str
+        What was done, for the user.
+
+    Raises
+    ------
+    InputError
+        If nothing can be made smaller.
+    """
+    if not out_of_memory(error):
+        raise error
+    drop_leftovers(run)
+    release_memory(device)
+    batch = batched(config, run).batch_size or getattr(model_config, "batch_size", 1)
+    if batch > 1:
+        run.batch_size = batch // 2
+        return model_config, f"memory ran out: now {run.batch_size} patches a step, not {batch}"
+    smaller = halve_patches(model_config)
+    if smaller is None:
+        raise InputError(
+            f"memory ran out on {describe_device(device)}, and patches cannot be smaller; close "
+            "other programs, or choose another architecture or device"
+        ) from error
+    return smaller, f"memory ran out: patches are now {patch_names(smaller)} voxels"
+
+
+def drop_leftovers(run: Run) -> None:
+    """Drop gradients, and what the optimizer had begun to keep of a parameter."""
+    if run.optimizer is None:
+        return
+    run.optimizer.zero_grad(set_to_none=True)
+    most = max((len(kept) for kept in run.optimizer.state.values()), default=0)
+    for kept in run.optimizer.state.values():
+        if len(kept) < most:
+            kept.clear()
+
+
+def halve_patches(model_config: Any) -> Any | None:
+    """Halve the sides of the patches that a network trains on; None if it cannot be."""
+    divisor = getattr(model_config, "divisor", (1, 1, 1))
+    shapes = patch_shapes(model_config)
+    halved = tuple(half(shape, divisor) for shape in shapes)
+    if halved == shapes:
+        return None
+    field = {"patches": halved} if hasattr(model_config, "patches") else {"patch": halved[0]}
+    try:
+        return replace(model_config, **field)
+    except InputError:
+        return None
+
+
+def patch_shapes(model_config: Any) -> tuple[Triple, ...]:
+    """Return the shapes (z, y, x) of its patches; () for a network that sees whole volumes."""
+    if hasattr(model_config, "patches"):
+        return tuple(model_config.patches)
+    return (model_config.patch,) if hasattr(model_config, "patch") else ()
+
+
+def patch_names(model_config: Any) -> str:
+    """Write the shapes of its patches."""
+    return " or ".join(" x ".join(map(str, shape)) for shape in patch_shapes(model_config))
+
+
+def half(shape: Triple, divisor: Triple) -> Triple:
+    """Halve sides to multiples of a divisor, none to below the smallest that makes sense."""
+    z, y, x = (
+        min(n, max(n // 2 // d * d, -(-SMALLEST_SIDE // d) * d))
+        for n, d in zip(shape, divisor, strict=True)
+    )
+    return z, y, x
