@@ -20,7 +20,7 @@ from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.plan import Triple
@@ -100,69 +100,115 @@ def filter_bank(
         eigenvalues of the Hessian from large to small; derivatives are normalized by
         the scale.
     """
-    whole = tuple(slice(0, n) for n in image.shape[2:])
-    z, y, x = core if core is not None else whole
-    inside = (slice(None), slice(None), z, y, x)
-    return torch.cat(
-        [image[inside], *(core_responses(image, scale, voxel, (z, y, x)) for scale in scales)], 1
-    )
+    z, y, x = (slice(0, n) for n in image.shape[2:])
+    return torch.cat(list(bank_parts(image, scales, voxel, core or (z, y, x))), 1)
 
 
-def core_responses(image: Tensor, scale: float, voxel: Sequence[float], core: Region) -> Tensor:
+def bank_parts(
+    image: Tensor, scales: Sequence[float], voxel: Sequence[float], core: Region
+) -> Iterator[Tensor]:
+    """Yield what ``filter_bank`` puts together: copying it once is enough."""
+    yield image[(slice(None), slice(None), *core)]
+    for scale in scales:
+        yield from core_responses(image, scale, voxel, core)
+
+
+def core_responses(
+    image: Tensor, scale: float, voxel: Sequence[float], core: Region
+) -> list[Tensor]:
     """Responses of a core at one scale, from no more of the image than they see."""
     cells = coarsening(scale, voxel)
     seen, within = crop_around(core, reach(scale, voxel), cells, image.shape[2:])
     found = image[(slice(None), slice(None), *seen)]
-    if max(cells) > 1:
-        found = functional.avg_pool3d(pad_to_multiple(found, cells, "replicate"), cells)
-        found = responses(found, scale, [v * c for v, c in zip(voxel, cells, strict=True)])
-        return refined(found, cells, within)
-    return responses(found, scale, voxel)[(slice(None), slice(None), *within)]
+    if max(cells) == 1:
+        return responses(found, scale, voxel, within)
+    found = functional.avg_pool3d(pad_to_multiple(found, cells, "replicate"), cells)
+    needed, inside = cells_around(within, cells, found.shape[2:])
+    coarse = responses(found, scale, [v * c for v, c in zip(voxel, cells, strict=True)], needed)
+    return [refined(torch.cat(coarse, 1), cells, inside)]
 
 
 def refined(coarse: Tensor, cells: Triple, core: Region) -> Tensor:
-    """Interpolate a coarse grid linearly at the voxels of a core, and at no others.
+    """Interpolate a coarse grid (B, C, Z, Y, X) linearly at the voxels of a core.
+
+    As matrices: torch's trilinear interpolation takes a CPU several times as long.
+    """
+    for axis in range(3):
+        matrix = interpolation_matrix(coarse.shape[axis + 2], cells[axis])[core[axis]]
+        coarse = apply_along(matrix.to(coarse), coarse, axis)
+    return coarse
+
+
+def apply_along(matrix: Tensor, values: Tensor, axis: int) -> Tensor:
+    """Multiply one axis (0, 1, 2 is z, y, x) of values (B, C, Z, Y, X) by a matrix."""
+    if axis == 2:
+        return values @ matrix.T
+    if axis == 1:
+        return matrix @ values
+    return (matrix @ values.flatten(3)).reshape(*values.shape[:2], -1, *values.shape[3:])
+
+
+def cells_around(core: Region, cells: Triple, shape: Sequence[int]) -> tuple[Region, Region]:
+    """Find the cells of a coarse grid between which the voxels of a core are interpolated.
 
     Parameters
     ----------
-    coarse : float (B, C, Z, Y, X)
-    cells : (z, y, x)
-        Voxels that one value stands for.
     core : region
         In voxels.
+    cells : (z, y, x)
+        Voxels that one cell stands for.
+    shape : (z, y, x)
+        Of the grid.
 
     Returns
     -------
-    float (B, C, z, y, x)
+    needed : region
+        In cells.
+    inside : region
+        The core, in the voxels of the needed cells.
     """
     needed, inside = [], []
-    for side, width, size in zip(core, cells, coarse.shape[2:], strict=True):
+    for side, width, size in zip(core, cells, shape, strict=True):
         # A voxel lies between the middles of its own cell and of one beside it.
         first = max(0, side.start // width - 1)
         needed.append(slice(first, min(size, -(-side.stop // width) + 1)))
         inside.append(slice(side.start - first * width, side.stop - first * width))
-    coarse = coarse[(slice(None), slice(None), *needed)]
-    fine = [n * width for n, width in zip(coarse.shape[2:], cells, strict=True)]
-    found = functional.interpolate(coarse, fine, mode="trilinear")
-    return found[(slice(None), slice(None), *inside)]
+    return (needed[0], needed[1], needed[2]), (inside[0], inside[1], inside[2])
 
 
-def responses(image: Tensor, scale: float, voxel: Sequence[float]) -> Tensor:
-    """Filter responses of an image (B, C, Z, Y, X) at one scale, (B, 5 C, Z, Y, X)."""
+def responses(image: Tensor, scale: float, voxel: Sequence[float], core: Region) -> list[Tensor]:
+    """Filter responses of a core of an image (B, C, Z, Y, X) at one scale.
+
+    Returns
+    -------
+    list of 5 float (B, C, z, y, x)
+        Smoothed, gradient magnitude, eigenvalues of the Hessian.
+    """
 
     def along(values: Tensor, axis: int, order: int) -> Tensor:
         sigma = max(scale / voxel[axis], FINEST_SIGMA)
-        matrix = derivative_matrix(values.shape[axis + 2], sigma, order).to(values)
-        return (values.movedim(axis + 2, -1) @ matrix.T).movedim(-1, axis + 2)
+        matrix = derivative_matrix(image.shape[axis + 2], sigma, order)[core[axis]]
+        return apply_along(matrix.to(values), values, axis)
 
-    in_x = [along(image, 2, order) for order in range(3)]
-    in_xy = {(y, x): along(in_x[x], 1, y) for y in range(3) for x in range(3 - y)}
-    both = {(z, y, x): along(in_xy[y, x], 0, z) for y, x in in_xy for z in range(3 - y - x)}
-    gradient = (both[1, 0, 0] ** 2 + both[0, 1, 0] ** 2 + both[0, 0, 1] ** 2).sqrt()
+    # Order of the derivative along each axis. What leaves the least over comes first.
+    found: dict[tuple[int, ...], Tensor] = {(0, 0, 0): image}
+    left = [(side.stop - side.start) / n for side, n in zip(core, image.shape[2:], strict=True)]
+    for axis in sorted(range(3), key=left.__getitem__):
+        found = {
+            (*done[:axis], order, *done[axis + 1 :]): along(values, axis, order)
+            for done, values in found.items()
+            for order in range(3 - sum(done))
+        }
+    gradient = (found[1, 0, 0] ** 2 + found[0, 1, 0] ** 2 + found[0, 0, 1] ** 2).sqrt()
     eigenvalues = symmetric_eigenvalues(
-        both[2, 0, 0], both[0, 2, 0], both[0, 0, 2], both[1, 1, 0], both[1, 0, 1], both[0, 1, 1]
+        found[2, 0, 0],
+        found[0, 2, 0],
+        found[0, 0, 2],
+        found[1, 1, 0],
+        found[1, 0, 1],
+        found[0, 1, 1],
     )
-    return torch.cat([both[0, 0, 0], gradient, *eigenvalues], 1)
+    return [found[0, 0, 0], gradient, *eigenvalues]
 
 
 @lru_cache(maxsize=256)
@@ -190,6 +236,22 @@ def derivative_matrix(size: int, sigma: float, order: int) -> Tensor:
     columns = np.arange(-radius, size + radius).clip(0, size - 1)
     for row in range(size):
         np.add.at(matrix[row], columns[row : row + 2 * radius + 1], kernel)
+    return torch.from_numpy(matrix)
+
+
+@lru_cache(maxsize=64)
+def interpolation_matrix(size: int, width: int) -> Tensor:
+    """Linear interpolation from cells to their voxels along one axis, float32 (size width, size).
+
+    Beyond the middles of the outermost cells, their values are held.
+    """
+    at = ((np.arange(size * width) + 0.5) / width - 0.5).clip(0, size - 1)
+    low = at.astype(int).clip(max=max(size - 2, 0))
+    matrix = np.zeros((size * width, size), dtype=np.float32)
+    rows = np.arange(size * width)
+    matrix[rows, low] = 1 - (at - low)
+    if size > 1:
+        matrix[rows, low + 1] = at - low
     return torch.from_numpy(matrix)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.tiles import crop_around
-from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
+from napari_volseg.sparse.filters import RESPONSES, alignment, bank_parts, widest_reach
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
@@ -93,17 +93,21 @@ class VoxelNetwork(nn.Module):
         logits: Tensor = self.layers(self.normalize(features[:, self.columns]))
         return logits
 
-    def across(self, features: Tensor) -> Tensor:
-        """Map features (B, F, N), as filters leave them, to logits (B, K, N)."""
-        values: Tensor = self.normalize(features[:, self.columns])
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                # As a matrix from the left: the features stay as they lie.
-                weight = layer.weight.expand(len(values), -1, -1)
-                values = torch.baddbmm(layer.bias[:, None], weight, values)
-            else:
-                values = layer(values)
-        return values
+    @torch.no_grad()
+    def matrices(self, features: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the weight and bias (a column) of each layer, the first one's of all features.
+
+        What the features are normalized by is in them: it need not be done voxel by voxel.
+        """
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        mean, variance = self.normalize.running_mean, self.normalize.running_var
+        assert mean is not None and variance is not None
+        scaled = linear[0].weight / (variance + self.normalize.eps).sqrt()
+        weight = scaled.new_zeros(len(scaled), features)
+        weight[:, self.columns] = scaled
+        first = weight, linear[0].bias - scaled @ mean
+        rest = [(layer.weight, layer.bias) for layer in linear[1:]]
+        return [(weight, bias[:, None]) for weight, bias in (first, *rest)]
 
 
 class PixelClassifier(nn.Module):
@@ -157,38 +161,50 @@ class PixelClassifier(nn.Module):
         """
         gray, place = image[:, : self.channels], image[:, self.channels :]
         return torch.cat(
-            [self.gray_responses(gray, core), place[(slice(None), slice(None), *core)]], 1
+            [*self.gray_responses(gray, core), place[(slice(None), slice(None), *core)]], 1
         )
 
-    def gray_responses(self, gray: Tensor, core: Region) -> Tensor:
-        """Filter responses (B, F, z, y, x) of standardized gray values (B, C, Z, Y, X).
+    def gray_responses(self, gray: Tensor, core: Region) -> Iterator[Tensor]:
+        """Yield filter responses (B, F, z, y, x) of standardized gray values (B, C, Z, Y, X).
 
         Also of the gray values without their bend: bent, what is faint is seen; unbent,
         edges stay where they are.
         """
         linear = gray.clamp(max=BRIGHTEST).sinh()
-        near = self.scales[:NEAR_SCALES]
-        return torch.cat(
-            [
-                filter_bank(gray, self.scales, self.voxel, core),
-                filter_bank(linear, near, self.voxel, core),
-            ],
-            1,
-        )
+        yield from bank_parts(gray, self.scales, self.voxel, core)
+        yield from bank_parts(linear, self.scales[:NEAR_SCALES], self.voxel, core)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to the logits of each opinion (E, N, K)."""
         return torch.stack([self.placed(features), self.near(features)])
 
+    @torch.no_grad()
     def over(self, responses: Tensor) -> Tensor:
-        """Map responses (B, F, Z, Y, X) to logits (E, B, K, Z, Y, X), plane by plane."""
-        # Hidden units of a whole block at once would take gigabytes.
+        """Map responses (B, F, Z, Y, X) to logits (E, B, K, Z, Y, X), plane by plane.
+
+        For prediction: as if in evaluation mode, and without gradients.
+        """
+        opinions = [o.matrices(responses.shape[1]) for o in (self.placed, self.near)]
         planes = []
+        # Hidden units of a whole block at once would take gigabytes.
         for plane in responses.unbind(2):
-            features = plane.flatten(2)
-            logits = torch.stack([self.placed.across(features), self.near.across(features)])
+            logits = torch.stack([multiplied(layers, plane.flatten(2)) for layers in opinions])
             planes.append(logits.reshape(*logits.shape[:3], *plane.shape[2:]))
         return torch.stack(planes, 3)
+
+
+def multiplied(layers: Sequence[tuple[Tensor, Tensor]], features: Tensor) -> Tensor:
+    """Map features (B, F, N), as filters leave them, through layers to logits (B, K, N)."""
+    (weight, bias), *rest = layers
+
+    def product(weight: Tensor, values: Tensor) -> Tensor:
+        # Batched by hand: a matrix times a batch would transpose the batch.
+        return torch.bmm(weight.expand(len(values), -1, -1), values)
+
+    values = product(weight, features).add_(bias)
+    for weight, bias in rest:
+        values = product(weight, values.relu_()).add_(bias)
+    return values
 
 
 def region_responses(
@@ -198,7 +214,7 @@ def region_responses(
     reach = widest_reach(classifier.scales, classifier.voxel)
     align = alignment(classifier.scales, classifier.voxel)
     around, within = crop_around(region, reach, align, case.volume.shape)
-    return classifier.gray_responses(case.read(around).to(device)[None], within)
+    return torch.cat(list(classifier.gray_responses(case.read(around).to(device)[None], within)), 1)
 
 
 def labeled_responses(
