@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from napari_volseg.models.checkpoint import Checkpoint
 
 View = tuple[int, int]
+
+LOOK = 0.5
+"""Of the time that the regions of a slice take, what the slice alone may take to go before them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +134,21 @@ class Predictor:
             probabilities = pool_opinions(opinions, self.checkpoint.belief)
             labels = likeliest(probabilities, table)
             yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
+
+    def look(self, near: View) -> Iterator[PredictedRegion]:
+        """Predict a slice alone, to be seen before the regions that it crosses are done.
+
+        Yields nothing where it would take more than a fraction of their time. None of what
+        is yielded counts as done: the slice is predicted again with its regions.
+        """
+        axis, index = near
+        shape = self.volume.shape
+        z, y, x = (slice(index, index + 1) if a == axis else slice(0, shape[a]) for a in range(3))
+        thin = plan_region(self.architecture.walk(self.config, shape), shape, (z, y, x))
+        crossed = [t for t in self.tiles if t.write[axis].start <= index < t.write[axis].stop]
+        if voxels_read(thin) <= LOOK * voxels_read(crossed):
+            for piece in self.predict(thin):
+                yield replace(piece, done=0, total=len(self.tiles))
 
 
 def prepare(checkpoint: Checkpoint, volume: Volume, device: str = "auto") -> Predictor:
@@ -324,6 +343,11 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
             read, trim = crop_around(write, context_of(walk, shape), walk.align, shape)
         planned.append(Tile(read, write, trim))
     return planned
+
+
+def voxels_read(tiles: Sequence[Tile]) -> int:
+    """How many voxels of a volume tiles read, some of them more than once: what they cost."""
+    return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)
 
 
 def context_of(walk: Walk, shape: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -88,19 +88,24 @@ class Predicted:
 def predict_on(
     checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None
 ) -> Iterator[PredictedRegion | RegionUncertainty | Predicted]:
-    """Predict a volume, the regions near the slice on view first; the last event sums up.
+    """Predict a volume, the slice on view first, then the regions near it.
+
+    The last event sums up.
 
     Raises
     ------
     InputError
         As ``inference.predict.predict``.
     """
-    from napari_volseg.inference.predict import predict
+    from napari_volseg.inference.predict import order_tiles, prepare
     from napari_volseg.review.suggest import add_region, empty_map
     from napari_volseg.review.uncertainty import doubt_levels
 
+    predictor = prepare(checkpoint, volume)
+    if near is not None:
+        yield from predictor.look(near)
     uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
-    for piece in predict(checkpoint, volume, near=near):
+    for piece in predictor.predict(order_tiles(predictor.tiles, near)):
         yield piece
         entropy = add_region(uncertainty, piece.region, piece.probabilities)
         yield RegionUncertainty(piece.region, doubt_levels(entropy))

@@ -19,6 +19,7 @@ from napari_volseg.inference.predict import (
     predict,
     predict_region,
     predict_volume,
+    prepare,
 )
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
@@ -97,6 +98,24 @@ def test_a_region_is_what_the_whole_volume_has_there(config, shape):
             intensity_for(checkpoint, volume), torch.device("cpu"), (1, 2, 5), Belief(), region,
         )  # fmt: skip
         np.testing.assert_array_equal(found, labels[region])
+
+
+def test_a_slice_can_be_seen_before_the_regions_that_it_crosses():
+    volume = noise((60, 40, 40))
+    checkpoint = checkpoint_of(replace(PADDED, tile=(64, 16, 16)))
+    predictor = prepare(checkpoint, volume, "cpu")
+    seen = np.zeros((60, 40, 40), np.uint8)
+    for piece in predictor.look((0, 30)):
+        assert (piece.done, piece.total) == (0, len(predictor.tiles))
+        assert not seen[piece.region].any()
+        seen[piece.region] = piece.labels
+    assert not seen[:30].any() and not seen[31:].any()
+    np.testing.assert_array_equal(seen[30], predict_volume(checkpoint, volume, device="cpu")[30])
+
+
+def test_a_slice_that_takes_as_long_as_its_regions_waits_for_them():
+    predictor = prepare(checkpoint_of(PADDED), noise((8, 9, 10)), "cpu")
+    assert list(predictor.look((0, 3))) == []
 
 
 def test_a_slice_costs_no_more_than_its_context():
