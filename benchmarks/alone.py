@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,16 @@ def memory_alone(*command: str) -> dict[str, float]:
 
 
 def print_memory(work: Callable[[], object]) -> None:
-    """Do some work; print, as JSON, MB of resident memory before it and at most (Linux)."""
-    idle = psutil.Process().memory_info().rss / 1e6
+    """Do some work; print, as JSON, MB of resident memory before it and at most."""
+    idle = psutil.Process().memory_info().rss
     work()
-    # Not getrusage: its maximum is inherited from the parent process.
+    print(json.dumps({"peak_mb": peak_bytes() / 1e6, "idle_mb": idle / 1e6}))
+
+
+def peak_bytes() -> int:
+    """Return the resident memory of this process at most."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: on Linux its maximum is inherited from the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(json.dumps({"peak_mb": float(status["VmHWM"].split()[0]) / 1e3, "idle_mb": idle}))
+    return 1024 * int(status["VmHWM"].split()[0])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from alone import peak_bytes
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.volume import Volume
@@ -90,8 +90,7 @@ def peak(device: torch.device) -> int:
     """Bytes that this process held at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else 1024 * used
+    return peak_bytes()
 
 
 if __name__ == "__main__":

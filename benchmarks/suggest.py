@@ -40,6 +40,7 @@ from napari_volseg import TrainingConfig
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.models.unet3d import FILTER_SCALES
+from napari_volseg.review.between import take_steps
 from napari_volseg.review.suggest import add_region, empty_map, rank_slices
 from napari_volseg.sparse.pixels import (
     PixelClassifier,
@@ -109,21 +110,16 @@ def answer(case: Case, responses: torch.Tensor, config: TrainingConfig) -> np.nd
     features = responses[tuple(voxels.T)].float()
     classifier = new_classifier(case, pool.n_classes, config.seed)
     stage = pixel_stage(config, pool, lambda module: module)
-    optimizer = stage.optimizer(classifier.parameters())
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: stage.schedule(step / config.steps, [])
-    )
-    random = torch.Generator().manual_seed(config.seed)
-    for step in range(config.steps):
-        optimizer.zero_grad()
-        stage.loss(classifier, draw_voxels(features, classes, random), step).backward()
-        optimizer.step()
-        rate.step()
+    # Of the responses that are there already, instead of preparing its own.
+    stage = replace(stage, sample=lambda random: draw_voxels(features, classes, random))
+    for _ in take_steps(classifier, stage, config):
+        pass
     classifier.eval()
     with torch.no_grad():
         planes = [classifier(plane.flatten(0, 1).float()).softmax(2) for plane in responses]
     opinions = torch.cat(planes, 1).movedim(2, 1).unflatten(2, case.volume.shape)
     held = torch.from_numpy(own.held_out)
+    random = torch.Generator().manual_seed(config.seed)
     some = torch.randint(held.numel(), (SEEN_VOXELS,), generator=random)
     belief = fit_belief(
         opinions[:, :, held != IGNORE],

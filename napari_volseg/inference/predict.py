@@ -21,6 +21,7 @@ from napari_volseg.data.tiles import (
     meet,
     read_block,
     relative,
+    slice_region,
     tile_grid,
 )
 from napari_volseg.inference.device import out_of_memory, pick_device, release_memory
@@ -143,8 +144,8 @@ class Predictor:
         """
         axis, index = near
         shape = self.volume.shape
-        z, y, x = (slice(index, index + 1) if a == axis else slice(0, shape[a]) for a in range(3))
-        thin = plan_region(self.architecture.walk(self.config, shape), shape, (z, y, x))
+        walk = self.architecture.walk(self.config, shape)
+        thin = plan_region(walk, shape, slice_region(shape, axis, index))
         crossed = [t for t in self.tiles if t.write[axis].start <= index < t.write[axis].stop]
         if voxels_read(thin) <= LOOK * voxels_read(crossed):
             for piece in self.predict(thin):
@@ -338,10 +339,10 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
         write = meet(tile.write, region)
         if any(side.start == side.stop for side in write):
             continue
-        read, trim = tile.read, relative(write, tile.read)
         if walk.border == "clip":
-            read, trim = crop_around(write, context_of(walk, shape), walk.align, shape)
-        planned.append(Tile(read, write, trim))
+            planned.append(tile_around(write, walk, shape))
+        else:
+            planned.append(Tile(tile.read, write, relative(write, tile.read)))
     return planned
 
 
@@ -350,11 +351,12 @@ def voxels_read(tiles: Sequence[Tile]) -> int:
     return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)
 
 
-def context_of(walk: Walk, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Voxels (z, y, x) that are read on each side of what is predicted."""
+def tile_around(write: Region, walk: Walk, shape: tuple[int, int, int]) -> Tile:
+    """Return the tile of a walk with border "clip" that writes a region, and reads its context."""
     # A core of 0 stands for a whole axis, which is then needed whole.
     z, y, x = (h if core else n for core, h, n in zip(walk.core, walk.halo, shape, strict=True))
-    return z, y, x
+    read, trim = crop_around(write, (z, y, x), walk.align, shape)
+    return Tile(read, write, trim)
 
 
 def halves(tile: Tile, walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
@@ -368,8 +370,7 @@ def halves(tile: Tile, walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
     found = []
     for part in (slice(start, middle), slice(middle, stop)):
         z, y, x = (part if a == axis else side for a, side in enumerate(tile.write))
-        read, trim = crop_around((z, y, x), context_of(walk, shape), walk.align, shape)
-        found.append(Tile(read, (z, y, x), trim))
+        found.append(tile_around((z, y, x), walk, shape))
     return found
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.sparse.pool import Pool, PoolCase
+    from napari_volseg.sparse.stage import Stage
 
 FILTER_SCALES = (1.0, 2.0, 4.0, 8.0)
 """Of the pixel classifier, in units of the finest voxel side."""
@@ -140,6 +141,15 @@ def learn(classifier: PixelClassifier, pool: Pool, config: TrainingConfig) -> It
     stage = pixel_stage(config, pool, lambda module: module)
     for done in stage.prepare(classifier):
         yield done / 2
+    for step in take_steps(classifier, stage, config):
+        yield (1 + (step + 1) / config.steps) / 2
+    classifier.eval()
+
+
+def take_steps(
+    classifier: PixelClassifier, stage: Stage[PixelClassifier], config: TrainingConfig
+) -> Iterator[int]:
+    """Take the steps of a stage that is prepared; yields the number of each."""
     optimizer = stage.optimizer(stage.parameters(classifier))
     rate = LambdaLR(optimizer, lambda step: stage.schedule(step / config.steps, []))
     random = torch.Generator().manual_seed(config.seed)
@@ -149,8 +159,7 @@ def learn(classifier: PixelClassifier, pool: Pool, config: TrainingConfig) -> It
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         rate.step()
-        yield (1 + (step + 1) / config.steps) / 2
-    classifier.eval()
+        yield step
 
 
 def regions_between(shape: Sequence[int], axis: int, first: int, last: int) -> Iterator[Region]:

@@ -76,11 +76,10 @@ def alignment(scales: Sequence[float], voxel: Sequence[float]) -> Triple:
     return z, y, x
 
 
-@torch.no_grad()
 def filter_bank(
-    image: Tensor, scales: Sequence[float], voxel: Sequence[float], core: Region | None = None
-) -> Tensor:
-    """Append filter responses to an image.
+    image: Tensor, scales: Sequence[float], voxel: Sequence[float], core: Region
+) -> Iterator[Tensor]:
+    """Yield an image, then its filter responses: whoever puts them together copies them once.
 
     Parameters
     ----------
@@ -90,24 +89,16 @@ def filter_bank(
         Standard deviations of the Gaussians, in the unit of ``voxel``.
     voxel : (z, y, x)
         Voxel size.
-    core : region, optional
-        What is asked for; all by default. The rest of the image is context only.
+    core : region
+        What is asked for. The rest of the image is context only.
 
-    Returns
-    -------
-    float (B, C (1 + 5 len(scales)), z, y, x)
-        The core of the image, then for each scale: smoothed, gradient magnitude,
-        eigenvalues of the Hessian from large to small; derivatives are normalized by
-        the scale.
+    Yields
+    ------
+    float (B, any, z, y, x)
+        C (1 + 5 len(scales)) channels in all: the core of the image, then for each scale:
+        smoothed, gradient magnitude, eigenvalues of the Hessian from large to small;
+        derivatives are normalized by the scale.
     """
-    z, y, x = (slice(0, n) for n in image.shape[2:])
-    return torch.cat(list(bank_parts(image, scales, voxel, core or (z, y, x))), 1)
-
-
-def bank_parts(
-    image: Tensor, scales: Sequence[float], voxel: Sequence[float], core: Region
-) -> Iterator[Tensor]:
-    """Yield what ``filter_bank`` puts together: copying it once is enough."""
     yield image[(slice(None), slice(None), *core)]
     for scale in scales:
         yield from core_responses(image, scale, voxel, core)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.tiles import crop_around
-from napari_volseg.sparse.filters import RESPONSES, alignment, bank_parts, widest_reach
+from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
@@ -171,8 +171,8 @@ class PixelClassifier(nn.Module):
         edges stay where they are.
         """
         linear = gray.clamp(max=BRIGHTEST).sinh()
-        yield from bank_parts(gray, self.scales, self.voxel, core)
-        yield from bank_parts(linear, self.scales[:NEAR_SCALES], self.voxel, core)
+        yield from filter_bank(gray, self.scales, self.voxel, core)
+        yield from filter_bank(linear, self.scales[:NEAR_SCALES], self.voxel, core)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to the logits of each opinion (E, N, K)."""

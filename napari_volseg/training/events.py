@@ -44,8 +44,8 @@ class NewLabels:
     The next step learns from them, and the next event says so. Voxels that were held out
     stay held out, and voxels that were trained on are never held out. Scores of before are
     of other voxels: which weights are the best is decided anew. A training by time goes on for
-    half of its budget at least. A class that had no paint
-    when the training began has no output in its network, and is left out.
+    half of its budget at least. A class that had no paint when the training began has no
+    output in its network, and is left out.
 
     Attributes
     ----------

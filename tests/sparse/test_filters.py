@@ -14,7 +14,6 @@ from napari_volseg.sparse.filters import (
     cells_around,
     coarsening,
     core_responses,
-    filter_bank,
     refined,
     symmetric_eigenvalues,
     widest_reach,
@@ -27,6 +26,10 @@ def whole_of(image: torch.Tensor) -> tuple[slice, ...]:
 
 def responses(image: torch.Tensor, scale: float, voxel) -> torch.Tensor:
     return torch.cat(filters.responses(image, scale, voxel, whole_of(image)), 1)
+
+
+def filter_bank(image: torch.Tensor, scales, voxel, core=None) -> torch.Tensor:
+    return torch.cat(list(filters.filter_bank(image, scales, voxel, core or whole_of(image))), 1)
 
 
 def noise(shape=(15, 18, 21), seed=0) -> torch.Tensor:
