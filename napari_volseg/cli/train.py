@@ -31,6 +31,7 @@ class Trained:
     loss: float | None
     device: str
     interrupted: bool
+    settled: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that json can write."""
@@ -45,6 +46,7 @@ class Trained:
             "classes": {str(c.id): c.name for c in self.checkpoint.classes},
             "device": self.device,
             "interrupted": self.interrupted,
+            "no_longer_improved": self.settled,
         }
 
     def __str__(self) -> str:
@@ -52,6 +54,7 @@ class Trained:
             f"{self.path}: {self.checkpoint.model}, "
             f"{'stopped after ' if self.interrupted else ''}{self.checkpoint.step} steps, "
             f"{self.checkpoint.seconds:.0f} s"
+            f"{', until held-out IoU no longer improved' if self.settled else ''}"
         )
         figures = held_out_figures(self.checkpoint) or "held-out IoU unknown"
         return "\n".join([what, figures, *reliability_advice(self.checkpoint)])
@@ -132,7 +135,14 @@ def run_training(
     if requested() and not last.step:
         raise KeyboardInterrupt
     save_model(last.checkpoint, output)
-    return Trained(output, last.checkpoint, last.loss, last.device, interrupted=requested())
+    return Trained(
+        output,
+        last.checkpoint,
+        last.loss,
+        last.device,
+        interrupted=requested(),
+        settled=last.settled and not requested(),
+    )
 
 
 def _follow(
@@ -155,6 +165,6 @@ def _describe(event: Progress, iou: float | None) -> str:
     parts = [f"step {event.step}"]
     parts.append("preparing" if event.loss is None else f"loss {event.loss:.3f}")
     if iou is not None:
-        parts.append(f"held-out IoU {iou:.3f}")
+        parts.append(f"held-out IoU {iou:.3f}{', no longer improves' if event.settled else ''}")
     parts.append(f"{event.seconds_left:.0f} s left")
     return ", ".join(parts)

@@ -37,6 +37,10 @@ class TrainingConfig:
     minutes: float = 5.0
     """Minutes to train; ignored if steps are given."""
 
+    until_no_better: bool = False
+    """End earlier, once the IoU on held-out voxels no longer improves; the minutes are then the
+    most that it takes."""
+
     steps: int = 0
     """Steps to train; 0 means: train by time."""
 

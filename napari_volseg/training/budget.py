@@ -21,6 +21,20 @@ SCORING_SHARE = 0.1
 RENEWED = 0.5
 """Part of a time budget that is left, at least, when new labels come in."""
 
+PATIENCE = 4
+"""Looks at held-out voxels, a quarter of the time, in which a training has to get better."""
+
+WORTH_WAITING = 0.005
+"""Gain of held-out IoU in that time, at least, that is worth it."""
+
+CHANCE = 0.25
+"""Of a score's standard error: a gain below it is none. Both scores are of the same voxels, and
+differ by far less than those of others would."""
+
+LAST_PART = 0.25
+"""What is left when it has not, of what was spent: the learning rate still falls to zero, and
+what that brings is not lost."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -35,14 +49,17 @@ class Budget:
         Seconds in all; 0 for a training by steps.
     shares : tuple of float
         Part of each stage in the time; they add up to 1.
+    patient : bool
+        Whether it may end earlier, once held-out voxels no longer improve.
     """
 
     steps: tuple[int, ...]
     seconds: float
     shares: tuple[float, ...]
+    patient: bool = False
 
     def total_seconds(self, run: Run) -> float:
-        """Seconds in all, with what was added since; 0 for a training by steps."""
+        """Seconds in all, with what was added or taken since; 0 for a training by steps."""
         return self.seconds + run.extended
 
     def renew(self, run: Run) -> None:
@@ -55,6 +72,26 @@ class Budget:
             run.extended += max(0.0, RENEWED * self.seconds - self.seconds_left(run))
             # The next look is not put off until the part that is spent is as large again.
             run.scored = min(run.scored, int(self.fraction(run) * SCORES))
+
+    def settle(self, run: Run, error: float) -> None:
+        """Bring the end near if held-out voxels have not improved for some looks.
+
+        Parameters
+        ----------
+        error : float
+            Standard error of the last score.
+        """
+        last = run.stage == len(self.shares) - 1
+        # What earlier stages came to says nothing of a stage that has just begun.
+        long_enough = run.seconds - run.stage_began >= self.seconds * PATIENCE / SCORES
+        if not (self.patient and last and long_enough) or run.settled:
+            return
+        spare = self.seconds_left(run) - LAST_PART * run.seconds
+        if spare > 0 and no_better(run.scores, error):
+            run.settled = True
+            run.extended -= spare
+            # The part that is spent has grown: no looks are owed for that.
+            run.scored = max(run.scored, int(self.fraction(run) * SCORES))
 
     def stage_fraction(self, run: Run) -> float:
         """Part of the current stage's budget that is spent, 0 to 1."""
@@ -105,12 +142,25 @@ class Budget:
         return self.fraction(run) * SCORES >= run.scored + 1
 
 
+def no_better(scores: Sequence[float], error: float) -> bool:
+    """Whether the last scores are no better than those before, by as much as counts.
+
+    As long as nothing of the foreground is found (score 0), patience lasts: such scores tell
+    nothing of what is being learned.
+    """
+    before, recent = scores[:-PATIENCE], scores[-PATIENCE:]
+    if not before or max(recent) == 0:
+        return False
+    return max(recent) <= max(before) + max(WORTH_WAITING, CHANCE * error)
+
+
 def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:
     """Share a training's steps or minutes among its stages."""
     total = sum(stage.share for stage in stages)
     shares = tuple(stage.share / total for stage in stages)
     if not config.steps:
-        return Budget(tuple(stage.most_steps for stage in stages), 60 * config.minutes, shares)
+        steps_of = tuple(stage.most_steps for stage in stages)
+        return Budget(steps_of, 60 * config.minutes, shares, config.until_no_better)
     steps: list[int] = []
     for n, stage in enumerate(stages):
         # What one stage leaves, by rounding or by its limit, the next ones share.

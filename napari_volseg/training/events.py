@@ -134,6 +134,8 @@ class Progress:
         Whether the network is as yet an instant answer: its pixel classifier alone.
     preview : Preview or None
         Set where one was asked for.
+    settled : bool
+        Whether held-out voxels no longer improve, and the end was brought near for that.
     labels : NewLabels or None
         Those that were sent, on the first event of a training that learns from them; or that
         does not: then ``note`` says why.
@@ -153,6 +155,7 @@ class Progress:
     note: str = ""
     instant: bool = False
     preview: Preview | None = None
+    settled: bool = False
     labels: NewLabels | None = None
 
 

@@ -236,6 +236,8 @@ def train(
             keep_best(run, score)
             run.scoring_seconds += time.perf_counter() - began
             run.seconds += time.perf_counter() - began
+            if score is not None and not finished:
+                budget.settle(run, score.standard_error)
         stop = yield from tell(loss, score, keep=finished or score is not None)
 
 
@@ -251,6 +253,7 @@ def progress_of(run: Run, budget: Budget, stage: Stage[Any], device: torch.devic
         stage=stage.name,
         device=describe_device(device),
         memory_bytes=memory_in_use(device),
+        settled=run.settled,
     )
 
 

@@ -62,7 +62,10 @@ class Run:
     batch_size : int
         Patches a step, where memory ran out with more; else 0.
     extended : float
-        Seconds that were added to the budget because labels changed.
+        Seconds that were added to the budget because labels changed, less those that were
+        taken from it because held-out voxels no longer improved.
+    settled : bool
+        Whether they no longer improved; the end is near then.
     """
 
     module: nn.Module
@@ -81,6 +84,7 @@ class Run:
     belief: Belief = field(default_factory=Belief)
     batch_size: int = 0
     extended: float = 0.0
+    settled: bool = False
 
 
 COUNTERS = (
@@ -94,6 +98,7 @@ COUNTERS = (
     "scores",
     "batch_size",
     "extended",
+    "settled",
 )
 
 
@@ -205,7 +210,7 @@ def block_uses(checkpoint: Checkpoint, cases: Sequence[Case]) -> list[NDArray[np
 
 def forget_scores(run: Run) -> None:
     """Judge anew: what was scored before were other voxels."""
-    run.scores, run.best, run.best_weights = [], None, {}
+    run.scores, run.best, run.best_weights, run.settled = [], None, {}, False
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:

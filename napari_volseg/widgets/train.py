@@ -65,7 +65,7 @@ class TrainStep(QWidget):
         self._name = ""
         self._refusal = ""
         self._note = ""
-        self._stopping = False
+        self._stopping = self._patient = False
         self._settings = TrainingSettings(background, memory)
         self._preview = LivePreview(session, memory, self.job.send)
         self._paint = LivePaint(undo, memory, self.job.send)
@@ -140,6 +140,7 @@ class TrainStep(QWidget):
             return
         self._losses, self._scores, self._last, self._score = [], {}, None, None
         self._name, self._refusal, self._note, self._stopping = volume.name, "", "", False
+        self._patient = config.until_no_better
         self._plot.clear()
         self._plot.show()
         self._preview.start()
@@ -222,7 +223,8 @@ class TrainStep(QWidget):
             say(self._status, "" if self._refusal else "No model was made.")
             return
         score = last.checkpoint.score
-        found = "" if score is None else f" Held-out IoU {score:.2f}."
+        settled = ", which no longer improved" if last.settled else ""
+        found = "" if score is None else f" Held-out IoU {score:.2f}{settled}."
         voxels = count(sum(last.checkpoint.progress.get("counts", ())))
         trained = f"Trained for {duration(last.seconds)} on {voxels} painted voxels."
         say(self._status, f"{trained}{found} Next: Predict.")
@@ -247,11 +249,13 @@ class TrainStep(QWidget):
         if self.job.paused:
             say(self._status, "Paused.")
         elif self.job.running and not self._stopping:
-            parts = [f"About {duration(last.seconds_left)} left"]
+            about = "At most" if self._patient and not last.settled else "About"
+            parts = [f"{about} {duration(last.seconds_left)} left"]
             if last.loss is None:
                 parts.insert(0, "Looking at what is painted")
             if self._score is not None:
-                parts.append(f"held-out IoU {self._score.mean_foreground_iou:.2f}")
+                settled = ", which no longer improves" if last.settled else ""
+                parts.append(f"held-out IoU {self._score.mean_foreground_iou:.2f}{settled}")
             say(self._status, DOT.join(parts))
         parts = [last.device, f"{last.memory_bytes / 1e9:.1f} GB"]
         if last.step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QWidget
 from superqt import QCollapsible
 
 from napari_volseg.sparse.config import TrainingConfig
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.settings import Memory
 
-SET_ABOVE_THE_FORM = ("model", "minutes", "options")
+SET_ABOVE_THE_FORM = ("model", "minutes", "until_no_better", "options")
 MINUTES = (1, 5, 15)
 SHORTEST_MINUTES = 0.05
 LONGEST_MINUTES = 24 * 60.0
 
 
 class TrainingSettings(QWidget):
-    """Architecture, minutes, and a form for all other fields of ``TrainingConfig``."""
+    """Architecture, time, and a form for all other fields of ``TrainingConfig``."""
 
     def __init__(self, background: Background, memory: Memory) -> None:
         super().__init__()
@@ -50,6 +50,13 @@ class TrainingSettings(QWidget):
             preset = button(str(minutes), f"train {minutes} min", f"Train for {minutes} minutes.")
             on_click(preset, self._minutes.setValue, float(minutes))
             presets.append(preset)
+        self._until = named(
+            QCheckBox("or until it no longer improves"),
+            "train until it no longer improves",
+            "End earlier, once the IoU on held-out painted voxels no longer improves. The "
+            "minutes are then the most that it takes.",
+        )
+        self._until.setChecked(memory.get("until_no_better", default.until_no_better))
         self._form = ConfigForm(TrainingConfig, field_help(TrainingConfig), SET_ABOVE_THE_FORM)
         advanced = QCollapsible(
             "Advanced",
@@ -71,6 +78,7 @@ class TrainingSettings(QWidget):
             [
                 row(label("model"), narrow(self._model), stretch=1),
                 row(label("time"), *presets, self._minutes, stretch=len(presets) + 1),
+                row(self._until),
                 advanced,
             ],
         )
@@ -84,9 +92,13 @@ class TrainingSettings(QWidget):
             For a value that is out of its range; the message names the field.
         """
         model, minutes = self._model.currentData(), self._minutes.value()
-        config: TrainingConfig = self._form.config(model=model, minutes=minutes)
+        until = self._until.isChecked()
+        config: TrainingConfig = self._form.config(
+            model=model, minutes=minutes, until_no_better=until
+        )
         self._memory.set("model", model)
         self._memory.set("minutes", minutes)
+        self._memory.set("until_no_better", until)
         return config
 
     def showEvent(self, event: QShowEvent | None) -> None:

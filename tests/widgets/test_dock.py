@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.training.events import Score
 from napari_volseg.widgets.dock import STEPS, VolSegDock
 from napari_volseg.widgets.layers import show_slice, visible_slice
+from napari_volseg.widgets.settings import Memory
+from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, press, wait_until
 
 WIDTH = 380
@@ -300,12 +304,49 @@ def test_a_model_for_other_images_is_not_gone_on_from(painted, stand_in, model):
 def test_choices_are_remembered(painted, stand_in, viewer, tmp_path):
     stand_in.limit = 2
     find(painted, "minutes to train").setValue(7.5)
+    until = find(painted, "train until it no longer improves")
+    was = until.isChecked()
+    until.click()
     start_training(painted)
     wait_until(lambda: not painted.train.job.running, "it ends")
+    assert stand_in.config.until_no_better == (not was)
     again = VolSegDock(viewer, journal=tmp_path / "other")
     assert find(again, "minutes to train").value() == 7.5
+    assert find(again, "train until it no longer improves").isChecked() == (not was)
+    Memory().set("until_no_better", was)
     again.shutdown()
     again.deleteLater()
+
+
+def test_why_a_training_ends_early_is_said(painted, monkeypatch, model):
+    found = {"score": Score((0.9, 0.8, None), 0.8, 0.01), "checkpoint": model.checkpoint}
+    events = [
+        progress(1, seconds_left=200.0, **found),
+        progress(2, seconds_left=20.0, settled=True, **found),
+    ]
+    shown = iter((events[0], events[1], None))
+    now = [next(shown)]
+
+    def train_on(*_):
+        while now[0] is not None:
+            yield now[0]
+            time.sleep(0.005)
+
+    monkeypatch.setattr("napari_volseg.widgets.train.train_on", train_on)
+    until = find(painted, "train until it no longer improves")
+    was = until.isChecked()
+    until.setChecked(True)
+    start_training(painted)
+    for text in (
+        "At most 3 min left · held-out IoU 0.80",
+        "About 20 s left · held-out IoU 0.80, which no longer improves",
+    ):
+        line = find(painted, "training progress")
+        wait_until(lambda line=line, text=text: line.text() == text, text)
+        now[0] = next(shown)
+    wait_until(lambda: not painted.train.job.running, "it ends")
+    assert "Held-out IoU 0.80, which no longer improved. Next: Predict." in line.text()
+    Memory().set("until_no_better", was)
 
 
 # What it survives -------------------------------------------------------------
