@@ -15,7 +15,7 @@ from napari_volseg.sparse.pool import pool_of, to_target
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -85,6 +85,40 @@ def relabel(
     case.target[tuple(places[~out].T)] = new[~out]
     case.held_out[tuple(places[out].T)] = new[out]
     return changed
+
+
+def with_classes(pool: Pool, ids: Collection[int]) -> Pool:
+    """Make room for classes that a pool does not know yet; they have no paint as yet.
+
+    Returns
+    -------
+    Pool
+        The same one if it knows them all.
+    """
+    class_ids = tuple(sorted({*pool.class_ids, *ids}))
+    if class_ids == pool.class_ids:
+        return pool
+    place = [class_ids.index(i) for i in pool.class_ids]
+    # Its last entry is also that of IGNORE, which is -1.
+    table = np.array([*place, IGNORE], dtype=np.int16)
+    old = [pool.class_ids.index(i) if i in pool.class_ids else None for i in class_ids]
+    cases = [_grown(case, table, old) for case in pool.cases]
+    return pool_of(cases, class_ids, pool.device)
+
+
+def _grown(case: PoolCase, table: NDArray[np.int16], old: Sequence[int | None]) -> PoolCase:
+    """Return a case with other class indices: of each old one, and the old of each new one."""
+    counts = np.zeros((len(old), *case.blocks.use.shape), np.int64)
+    counts[table[:-1]] = case.blocks.counts
+    no_voxels, no_axes = np.zeros((0, 3), np.int32), np.zeros(0, np.int8)
+    return replace(
+        case,
+        target=table[case.target],
+        held_out=table[case.held_out],
+        voxels=tuple(no_voxels if k is None else case.voxels[k] for k in old),
+        axes=tuple(no_axes if k is None else case.axes[k] for k in old),
+        blocks=replace(case.blocks, counts=counts),
+    )
 
 
 def _labeled(

@@ -51,12 +51,15 @@ class Budget:
         Part of each stage in the time; they add up to 1.
     patient : bool
         Whether it may end earlier, once held-out voxels no longer improve.
+    before : int
+        Steps that were taken before the stages began anew.
     """
 
     steps: tuple[int, ...]
     seconds: float
     shares: tuple[float, ...]
     patient: bool = False
+    before: int = 0
 
     def total_seconds(self, run: Run) -> float:
         """Seconds in all, with what was added or taken since; 0 for a training by steps."""
@@ -116,14 +119,16 @@ class Budget:
             return 1.0
         if self.seconds:
             return min(1.0, run.seconds / self.total_seconds(run))
-        return (sum(self.steps[: run.stage]) + run.stage_step) / sum(self.steps)
+        done = self.before + sum(self.steps[: run.stage]) + run.stage_step
+        return done / (self.before + sum(self.steps))
 
     def seconds_left(self, run: Run) -> float:
         """Seconds to go; for a training by steps, judged by its pace so far."""
         left = 1 - self.fraction(run)
         if self.seconds:
             return left * self.total_seconds(run)
-        return left * sum(self.steps) * run.seconds / run.step if run.step else 0.0
+        steps = self.before + sum(self.steps)
+        return left * steps * run.seconds / run.step if run.step else 0.0
 
     def score_due(self, run: Run) -> bool:
         """Whether it is time to look at the held-out voxels: regularly, and between stages."""
@@ -154,8 +159,8 @@ def no_better(scores: Sequence[float], error: float) -> bool:
     return max(recent) <= max(before) + max(WORTH_WAITING, CHANCE * error)
 
 
-def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:
-    """Share a training's steps or minutes among its stages."""
+def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]], before: int = 0) -> Budget:
+    """Share a training's steps, less those taken before, or its minutes among its stages."""
     total = sum(stage.share for stage in stages)
     shares = tuple(stage.share / total for stage in stages)
     if not config.steps:
@@ -164,6 +169,6 @@ def plan_budget(config: TrainingConfig, stages: Sequence[Stage[Any]]) -> Budget:
     steps: list[int] = []
     for n, stage in enumerate(stages):
         # What one stage leaves, by rounding or by its limit, the next ones share.
-        own = round((config.steps - sum(steps)) * shares[n] / sum(shares[n:]))
+        own = round((config.steps - before - sum(steps)) * shares[n] / sum(shares[n:]))
         steps.append(min(own, stage.most_steps or own))
-    return Budget(tuple(steps), 0.0, shares)
+    return Budget(tuple(steps), 0.0, shares, before=before)

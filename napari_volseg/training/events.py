@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_volseg.data.annotation import LabelClass
     from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
 
@@ -44,16 +45,22 @@ class NewLabels:
     The next step learns from them, and the next event says so. Voxels that were held out
     stay held out, and voxels that were trained on are never held out. Scores of before are
     of other voxels: which weights are the best is decided anew. A training by time goes on for
-    half of its budget at least. A class that had no paint when the training began has no
-    output in its network, and is left out.
+    half of its budget at least.
+
+    For a class that has paint for the first time the network gets an output, and keeps what it
+    has learned; the stages begin anew, the instant answer among them, if there is one. Where
+    the user weighs the classes, a new one has no weight, and is left out.
 
     Attributes
     ----------
     boxes : tuple of (region, integer (z, y, x))
         Regions, and all labels in them; where regions overlap, the last one holds.
+    classes : tuple of LabelClass
+        Names and colors of new classes; those that are missing get the default ones.
     """
 
     boxes: tuple[LabelBox, ...] = field(repr=False)
+    classes: tuple[LabelClass, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

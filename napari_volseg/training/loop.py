@@ -34,6 +34,7 @@ from napari_volseg.training.memory import batched, step_down
 from napari_volseg.training.priority import lower_thread_priority
 from napari_volseg.training.run import (
     Run,
+    add_classes,
     block_uses,
     check_resume,
     continues,
@@ -98,17 +99,22 @@ def train(
     else:
         check_resume(resume, cases, config)
         model_config = resumed_config(architecture, resume)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        module = architecture.build(model_config, cases[0].volume.channels, pool.n_classes)
-    run = Run(module.to(device), deepcopy(module))
+
+    def build() -> nn.Module:
+        channels, n_classes = cases[0].volume.channels, material.pool.n_classes
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            made: nn.Module = architecture.build(model_config, channels, n_classes)
+        return made.to(device)
+
+    module = build()
+    run = Run(module, deepcopy(module))
     learned = with_proposals(pool, cases, config)
 
     def make_stages() -> tuple[Stage[Any], ...]:
         return architecture.stages(model_config, batched(config, run), learned)
 
     stages = make_stages()
-    budget = plan_budget(config, stages)
     optimizer_state = None
     warm = False
     if (
@@ -120,8 +126,9 @@ def train(
         stages = make_stages()
     elif resume is not None:
         warm = True
-        start_weights(run.module, resume, pool.class_ids)
+        start_weights(run.module, resume.weights, resume.class_ids, pool.class_ids)
         run.averaged.load_state_dict(run.module.state_dict())
+    budget = plan_budget(config, stages, run.begun)
 
     def preview(region: Region) -> Preview:
         began = time.perf_counter()
@@ -134,7 +141,7 @@ def train(
             first.volume,
             first.intensity,
             device,
-            pool.class_ids,
+            material.pool.class_ids,
             run.belief,
             region,
         )
@@ -193,12 +200,17 @@ def train(
         began = time.perf_counter()
         if told:
             taken = told.pop(0)
+            before = material.pool.class_ids
             changed, note = take_labels(material, taken, config, run.step)
             if changed:
                 forget_scores(run)
-                budget.renew(run)
                 learned = with_proposals(material.pool, material.cases, config)
+                if material.pool.class_ids != before:
+                    warm = warm or run.stage > 0
+                    add_classes(run, build(), before, material.pool.class_ids)
                 stages = make_stages()
+                budget = plan_budget(config, stages, run.begun)
+                budget.renew(run)
         stage = stages[run.stage]
         try:
             if stage is not prepared:

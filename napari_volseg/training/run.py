@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,6 +65,8 @@ class Run:
     extended : float
         Seconds that were added to the budget because labels changed, less those that were
         taken from it because held-out voxels no longer improved.
+    begun : int
+        Steps that were done when the stages last began anew, because a class came.
     settled : bool
         Whether they no longer improved; the end is near then.
     """
@@ -85,6 +88,7 @@ class Run:
     batch_size: int = 0
     extended: float = 0.0
     settled: bool = False
+    begun: int = 0
 
 
 COUNTERS = (
@@ -99,6 +103,7 @@ COUNTERS = (
     "batch_size",
     "extended",
     "settled",
+    "begun",
 )
 
 
@@ -253,24 +258,32 @@ def load_optimizer(run: Run, state: Mapping[str, Mapping[str, Tensor]]) -> None:
 
 
 @torch.no_grad()
-def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence[int]) -> None:
-    """Start from a trained network, also if classes came or went since.
+def start_weights(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    before: Sequence[int],
+    class_ids: Sequence[int],
+) -> None:
+    """Start from the weights of a trained network, also if classes came or went since.
+
+    Parameters
+    ----------
+    before, class_ids : sequence of int
+        The classes of the weights, and those of the module.
 
     Tensors of the same shape are taken over. Where one axis has grown or shrunk by the
     number of classes, its last entries belong to the classes, in order: those of the
     classes that both know are taken over, and all entries before them. Where two classes
     share one entry, it is the second one's. The rest stays as it was initialized.
     """
-    before = list(checkpoint.class_ids)
     own = module.state_dict()
-    for name, tensor in checkpoint.weights.items():
+    for name, tensor in weights.items():
         target = own[name]
         if target.shape == tensor.shape:
             target.copy_(tensor)
             continue
         (axis,) = [a for a in range(target.ndim) if target.shape[a] != tensor.shape[a]]
-        after = list(class_ids)
-        known = before
+        after, known = list(class_ids), list(before)
         if target.shape[axis] - tensor.shape[axis] != len(after) - len(known):
             after, known = (ids[1:] if len(ids) == 2 else ids for ids in (after, known))
         common = target.shape[axis] - len(after)
@@ -279,6 +292,32 @@ def start_weights(module: nn.Module, checkpoint: Checkpoint, class_ids: Sequence
         old = [*range(common), *(common + known.index(i) for i in shared)]
         kept = tensor.index_select(axis, torch.tensor(old)).to(target.device)
         target.index_copy_(axis, torch.tensor(new, device=target.device), kept)
+
+
+def add_classes(
+    run: Run, module: nn.Module, before: Sequence[int], class_ids: Sequence[int]
+) -> None:
+    """Go on with a network that has outputs for classes that came; the stages begin anew.
+
+    What was learned stays. The new outputs are as they were initialized, and the first stage is
+    the one that brings an answer soonest.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Fresh, on the device.
+    before, class_ids : sequence of int
+        The classes so far, and now.
+    """
+    averaged = deepcopy(module)
+    start_weights(module, run.module.state_dict(), before, class_ids)
+    start_weights(averaged, run.averaged.state_dict(), before, class_ids)
+    run.module, run.averaged = module, averaged
+    if run.belief.shift:
+        known = dict(zip(before, run.belief.shift, strict=True))
+        run.belief = replace(run.belief, shift=tuple(known.get(i, 0.0) for i in class_ids))
+    run.optimizer, run.stage, run.stage_step = None, 0, 0
+    run.stage_began, run.begun = run.seconds, run.step
 
 
 def resumed_config(architecture: AnyArchitecture, checkpoint: Checkpoint) -> Any:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.history import around, box_size
 from napari_volseg.training.events import NewLabels
+from napari_volseg.widgets.layers import classes_of
 from napari_volseg.widgets.parts import column, duration, label, named, say
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class LivePaint(QWidget):
         everything = around(boxes)
         if sum(map(box_size, boxes)) > box_size(everything):
             boxes = [everything]
-        self._sent = NewLabels(tuple((box, layer.data[box].copy()) for box in boxes))
+        labels = tuple((box, layer.data[box].copy()) for box in boxes)
+        self._sent = NewLabels(labels, classes_of(layer))
         self._sent_painted = self._painted
         self._boxes = []
         self._send(self._sent)

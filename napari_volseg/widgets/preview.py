@@ -114,8 +114,9 @@ class LivePreview(QWidget):
             self._send(PreviewRequest(slice_region(self._volume.shape, *self._asked)))
 
     def _show(self, preview: Preview, image: Image) -> None:
-        edited = {c.id: c for c in self._session.classes}
-        classes = tuple(edited.get(c.id, c) for c in self._classes)
+        # Those that the training began with, as they are edited, and those that came since.
+        known = {c.id: c for c in (*self._classes, *self._session.classes)}
+        classes = tuple(known[i] for i in sorted(known))
         if self._layer is not None:
             show_region(self._layer, image, preview.region, preview.labels)
             if classes_of(self._layer) != classes:

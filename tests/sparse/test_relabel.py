@@ -13,7 +13,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import Pool, build_pool
-from napari_volseg.sparse.relabel import relabel
+from napari_volseg.sparse.relabel import relabel, with_classes
 from napari_volseg.sparse.stage import IGNORE
 
 SHAPE = (14, 40, 52)
@@ -56,6 +56,16 @@ def same(one: Pool, two: Pool) -> bool:
     return one.counts == two.counts and all(
         a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs
     )
+
+
+def test_a_class_that_comes_makes_the_pool_that_all_of_the_labels_make():
+    now = painted(np.random.default_rng(0))
+    before = np.where(now == 2, 0, now).astype(np.uint8)
+    case = Case(pool_of(now).cases[0].volume, Annotation(before, default_classes((1, 3))))
+    few = build_pool([case], CONFIG, CPU)
+    many = change(with_classes(few, {2}), now, [tuple(slice(0, n) for n in SHAPE)])
+    assert many.class_ids == (1, 2, 3) and same(many, pool_of(now, [many.cases[0].blocks.use]))
+    assert with_classes(many, {1, 3}) is many
 
 
 def change(pool: Pool, labels: np.ndarray, regions: list, seed: int = 0) -> Pool:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.annotation import Annotation, Case, LabelClass
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.models.registry import architectures
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.budget import Budget
-from napari_volseg.training.events import Command, NewLabels
+from napari_volseg.training.events import Command, NewLabels, PreviewRequest
 from napari_volseg.training.loop import train
 from napari_volseg.training.run import block_uses, continues
 from tests.models.test_registry import odd_case
@@ -176,18 +176,132 @@ def test_scores_and_best_weights_begin_anew():
     assert stopped.belief.trust, "what is known of the network's opinions is not forgotten"
 
 
-def test_a_new_class_is_left_to_the_next_training():
+def with_a_third(case: Case) -> np.ndarray:
+    """The labels with a part of the background painted as another class, between the others."""
+    labels = case.annotation.labels.copy()
+    labels[:, :, :6] = np.where(labels[:, :, :6] == 1, 5, labels[:, :, :6])
+    return labels
+
+
+def corner_case() -> Case:
+    """Classes 1 and 9, and a side where the image is darker: to be painted as class 5."""
+    case = make_case(ids=(1, 9))
+    image = case.volume.image.copy()
+    image[..., :6] -= 120
+    return Case(replace(case.volume, image=image), case.annotation)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 160}, {"steps": 0, "minutes": 0.1}], ids=str)
+def test_a_new_class_is_learned_at_once(settings):
+    case = corner_case()
+    labels = with_a_third(case)
+    news = NewLabels(((WHOLE, labels),), (LabelClass(5, "side", "#123456"),))
+    config = replace(CONFIG, **settings)
+    running = train(case, config)
+    while next(running).step < 30:
+        pass
+    event = running.send(news)
+    assert event.labels is news and event.note == ""
+    assert event.stage == "pixels", "the instant answer is trained anew"
+    events = list(running)
+    final = events[-1].checkpoint
+    assert [(c.id, c.name) for c in final.classes][1:] == [(5, "side"), (9, "class 9")]
+    assert events[-1].stage == "context" and events[-1].fraction == 1
+    if config.steps:
+        assert events[-1].step == config.steps, "no more and no less are taken than asked for"
+    else:
+        assert events[-1].seconds - event.seconds > 0.45 * 60 * config.minutes
+    scores = [e.score for e in events if e.score]
+    assert scores and all(len(score.iou) == 3 for score in scores)
+    found = predict_volume(final, case.volume, device="cpu")
+    assert ((found == labels)[labels > 0]).mean() > 0.9
+    assert (found[labels == 5] == 5).mean() > 0.9
+
+
+def test_a_preview_shows_a_new_class():
+    case = corner_case()
+    running = train(case, replace(CONFIG, steps=160))
+    while next(running).step < 30:
+        pass
+    running.send(changes(with_a_third(case)))
+    while next(running).stage != "context":
+        pass
+    event = running.send(PreviewRequest(PLANE))
+    while event.preview is None:
+        event = next(running)
+    assert set(np.unique(event.preview.labels)) == {1, 5, 9} and not event.instant
+
+
+def test_what_was_learned_is_kept_when_a_class_comes():
+    case, checkpoints = corner_case(), []
+    for told in ({}, {30: changes(with_a_third(case))}):
+        running = train_telling(case, {**told, 31: Command.STOP}, replace(CONFIG, steps=60))
+        checkpoints.append(running[-1].checkpoint)
+    before, after = checkpoints
+    for name in ("down.0.0.weight", "classify.bias", "pixels.placed.layers.4.weight"):
+        old, now = before.state[f"averaged.{name}"], after.state[f"averaged.{name}"]
+        if len(now) > len(old):
+            now = now[[0, 2]]
+        # One step was taken since.
+        assert torch.allclose(now, old, atol=0.02) and old.any()
+    # Also by what was known of the network's opinions, before it is judged anew.
+    assert after.score is None and len(after.belief.shift) == 3
+    assert predict_volume(after, case.volume, device="cpu").shape == SHAPE
+
+
+@pytest.mark.parametrize("stop_at", [4, 8, 20])
+def test_stopped_and_resumed_after_a_class_came(stop_at):
+    case = corner_case()
+    news = changes(with_a_third(case))
+    now = with_labels(case, with_a_third(case))
+    config = replace(CONFIG, steps=24)
+    whole = train_telling(case, {3: news}, config)[-1].checkpoint
+    half = train_telling(case, {3: news, stop_at: Command.STOP}, config)[-1].checkpoint
+    resumed = list(train(now, config, resume=half))
+    assert resumed[0].step == stop_at and resumed[-1].step == 24
+    assert same_weights(resumed[-1].checkpoint.weights, whole.weights)
+    assert same_weights(resumed[-1].checkpoint.state, whole.state)
+
+
+def test_a_class_of_a_large_number_and_one_that_came_and_went():
+    case = make_case()
+    labels = repainted(case).astype(np.uint16)
+    labels[8, :3] = 300
+    gone = np.where(labels == 300, 0, labels)
+    final = train_telling(case, {4: changes(labels)})[-1].checkpoint
+    assert [c.id for c in final.classes] == [1, 2, 300]
+    both = NewLabels(((WHOLE, labels), (WHOLE, gone)))
+    final = train_telling(case, {4: both})[-1].checkpoint
+    assert [c.id for c in final.classes] == [1, 2]
+
+
+def test_a_new_class_without_a_weight_is_left_out():
     case = make_case()
     labels = repainted(case)
     labels[8, :3] = 7
-    events = train_telling(case, {4: changes(labels)})
+    config = replace(CONFIG, class_weights=(1, 2))
+    events = train_telling(case, {4: changes(labels)}, config)
     (event,) = [e for e in events if e.labels is not None]
-    assert event.note == "class 7 is new: the next training learns it"
+    said = "class 7 is new and left out; add to the class weights, and train again"
+    assert event.note == said
     without = np.where(labels == 7, 0, labels)
     final = events[-1].checkpoint
     assert [c.id for c in final.classes] == [1, 2]
-    assert continues(final, [with_labels(case, without)], CONFIG)
-    assert not continues(final, [with_labels(case, labels)], CONFIG)
+    assert continues(final, [with_labels(case, without)], config)
+    assert not continues(final, [with_labels(case, labels)], config)
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_every_architecture_learns_a_new_class(name):
+    case = odd_case()
+    labels = case.annotation.labels.copy()
+    half = (slice(0, 7), slice(0, 10), slice(0, 26))
+    labels[half] = np.where(labels[half] > 0, 6, 0)
+    config = TrainingConfig(model=name, device="cpu", steps=8, seed=3)
+    events = train_telling(case, {3: NewLabels(((half, labels[half]),))}, config)
+    final = events[-1].checkpoint
+    assert events[-1].step == 8 and [c.id for c in final.classes] == [1, 2, 3, 6]
+    assert predict_volume(final, case.volume, device="cpu").shape == case.volume.shape
 
 
 def test_while_only_one_class_is_left_training_goes_on_with_what_was(plain):

@@ -14,7 +14,7 @@ from napari_volseg.training.events import Command, NewLabels
 from napari_volseg.training.run import continues
 from napari_volseg.widgets import live_paint
 from napari_volseg.widgets.dock import VolSegDock
-from napari_volseg.widgets.layers import show_slice
+from napari_volseg.widgets.layers import classes_of, show_slice
 from napari_volseg.widgets.settings import Memory
 from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, paint, press, wait_until
@@ -150,11 +150,11 @@ def test_only_the_annotation_that_is_trained_on_is_sent(training, pupil, no_erro
 
 
 def test_what_the_training_leaves_out_is_said(training, pupil):
-    pupil.note = "class 7 is new: the next training learns it"
+    pupil.note = "class 7 is new and left out"
     stroke(training.session.annotation, 7, LINE)
     wait_until(lambda: pupil.messages, "it is sent")
     wait_until(lambda: words(training), "it is said")
-    assert words(training).endswith("just now. Class 7 is new: the next training learns it.")
+    assert words(training).endswith("just now. Class 7 is new and left out.")
 
 
 def test_how_long_ago_is_said_coarsely(training, pupil, monkeypatch):
@@ -201,3 +201,34 @@ def test_a_real_training_learns_from_a_stroke(napari_viewer, napari_dock, no_err
     case = Case(dock.session.volume, Annotation(layer.data, checkpoint.classes))
     assert continues(checkpoint, [case], TrainingConfig(minutes=10.0))
     assert "painted voxels" in find(dock, "training progress").text()
+
+
+def test_a_real_training_learns_a_class_that_is_new(napari_viewer, napari_dock, no_errors):
+    """Added and painted in mid-training; preview, curves and model have it, as it is called."""
+    dock, layer = napari_dock, napari_dock.session.annotation
+    press(dock, "step Train")
+    find(dock, "minutes to train").setValue(10.0)
+    events = []
+    dock.train.job.yielded.connect(events.append)
+    press(dock, "train")
+    wait_until(lambda: any(e.loss is not None for e in events), "it learns", 120)
+    press(dock, "step Annotate")
+    press(dock, "add a class")
+    new = dock.session.classes[-1]
+    assert new.id not in np.unique(layer.data)
+    show_slice(napari_viewer, dock.session.image, 0, 5)
+    layer.brush_size, layer.mode = 5, "paint"
+    napari_viewer.layers.selection.active = layer
+    paint(napari_viewer, layer, [(5, 10, 10), (5, 30, 40)])
+    assert (layer.data == new.id).sum() > 50
+    wait_until(lambda: any(e.labels is not None for e in events), "it hears of the stroke", 60)
+    assert words(dock).startswith("Learning from what you painted")
+    heard = next(n for n, e in enumerate(events) if e.labels is not None)
+    wait_until(lambda: any(e.preview for e in events[heard + 1 :]), "a preview comes", 60)
+    live(0.1)
+    shown = [x for x in napari_viewer.layers if "preview" in x.name]
+    assert new in classes_of(shown[0])
+    press(dock, "step Train")
+    press(dock, "stop training")
+    wait_until(lambda: not dock.train.job.running, "it stops")
+    assert new in dock.session.model.checkpoint.classes
