@@ -193,6 +193,7 @@ def predict(
     output: Output,
     probabilities: Path | None = None,
     uncertainty: Path | None = None,
+    flips: Annotated[bool, Parameter(negative=())] = False,
     device: str = "auto",
     dask: str = "",
     as_json: Json = False,
@@ -215,6 +216,8 @@ def predict(
         File or folder for the probability of each class.
     uncertainty
         File or folder for the entropy of the probabilities: 0 is sure, 1 a mere guess.
+    flips
+        Take the mean over eight mirrored images, which takes eight times as long.
     device
         Where to compute: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "mps".
     dask
@@ -229,8 +232,8 @@ def predict(
     for image in images:
         check_image(image, checkpoint)
     jobs = plan_jobs(images, output, probabilities, uncertainty)
-    cluster = choose_cluster(dask, model, device, jobs) if dask else None
-    voxels = [run_job(job, checkpoint, device, cluster) for job in jobs]
+    cluster = choose_cluster(dask, model, device, flips, jobs) if dask else None
+    voxels = [run_job(job, checkpoint, device, cluster, flips=flips) for job in jobs]
     if as_json:
         print_json([{**j.to_json(), "voxels": v} for j, v in zip(jobs, voxels, strict=True)])
     else:

@@ -145,7 +145,9 @@ def check_image(image: Path, checkpoint: Checkpoint) -> None:
         check_channels(checkpoint, read_volume(image))
 
 
-def choose_cluster(address: str, model: Path, device: str, jobs: Sequence[Job]) -> Cluster:
+def choose_cluster(
+    address: str, model: Path, device: str, flips: bool, jobs: Sequence[Job]
+) -> Cluster:
     """Refuse outputs that many processes cannot write to at once.
 
     Raises
@@ -159,11 +161,16 @@ def choose_cluster(address: str, model: Path, device: str, jobs: Sequence[Job]) 
                 f"{output}: only an OME-Zarr can be written by many workers; end the name with "
                 ".ome.zarr"
             )
-    return Cluster(address, model, device)
+    return Cluster(address, model, device, flips)
 
 
 def run_job(
-    job: Job, checkpoint: Checkpoint, device: str, cluster: Cluster | None = None
+    job: Job,
+    checkpoint: Checkpoint,
+    device: str,
+    cluster: Cluster | None = None,
+    *,
+    flips: bool = False,
 ) -> dict[int, int]:
     """Predict an image and write what is wanted.
 
@@ -174,7 +181,7 @@ def run_job(
     -------
     dict of class id to number of voxels
     """
-    predictor = prepare(checkpoint, read_volume(job.image), device)
+    predictor = prepare(checkpoint, read_volume(job.image), device, flips)
     if all(map(is_zarr, job.outputs)):
         counts = write_chunks(job, predictor, cluster)
     else:

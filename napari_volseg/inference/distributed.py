@@ -44,11 +44,14 @@ class Cluster:
         Of the model, as every worker sees it.
     device : str
         Where each worker computes: "auto", "cpu", "cuda", ...
+    flips : bool
+        Whether each region is the mean over eight mirrored images.
     """
 
     address: str
     model: Path
     device: str = "auto"
+    flips: bool = False
 
 
 def predict_on_cluster(
@@ -97,6 +100,7 @@ def predict_on_cluster(
             image=image.resolve(),
             outputs=[(path.resolve(), values) for path, values in outputs],
             device=cluster.device,
+            flips=cluster.flips,
             key_of_predictor=uuid.uuid4().hex,
             pure=False,
         )
@@ -112,16 +116,18 @@ def _predict_batch(
     image: Path,
     outputs: Sequence[tuple[Path, Values]],
     device: str,
+    flips: bool,
     key_of_predictor: str,
 ) -> int:
     """Predict and write some tiles, on a worker; return how many."""
     opened = [(reopen(path).array, values) for path, values in outputs]
-    for _ in write_tiles(_predictor(model, image, device, key_of_predictor), opened, batch):
+    predictor = _predictor(model, image, device, flips, key_of_predictor)
+    for _ in write_tiles(predictor, opened, batch):
         pass
     return len(batch)
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: Path, image: Path, device: str, key: str) -> Predictor:
+def _predictor(model: Path, image: Path, device: str, flips: bool, key: str) -> Predictor:
     """Load what a worker predicts with, once for each call of ``predict_on_cluster``."""
-    return prepare(load_model(model), read_volume(image), device)
+    return prepare(load_model(model), read_volume(image), device, flips)

@@ -12,22 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import Intensity, measure_intensity, standardize
+from napari_volseg.data.intensity import Intensity, measure_intensity
 from napari_volseg.data.tiles import (
     Region,
     Tile,
     center_of,
-    crop_around,
     meet,
-    read_block,
     relative,
     slice_region,
     tile_grid,
 )
-from napari_volseg.inference.device import out_of_memory, pick_device, release_memory
+from napari_volseg.inference.device import pick_device
+from napari_volseg.inference.opinions import class_opinions, tile_around
 from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
-from napari_volseg.sparse.position import with_region_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,6 +70,7 @@ def predict(
     *,
     device: str = "auto",
     near: View | None = None,
+    flips: bool = False,
 ) -> Iterator[PredictedRegion]:
     """Predict a volume region by region.
 
@@ -87,13 +86,15 @@ def predict(
         "auto", "cpu", "cuda", "mps", ...
     near : (axis, index), optional
         A slice that is on view; regions that meet it come first, then by distance.
+    flips : bool
+        Take the mean over eight mirrored images, which takes eight times as long.
 
     Raises
     ------
     InputError
         If the volume does not fit the network, or the device cannot be used.
     """
-    predictor = prepare(checkpoint, volume, device)
+    predictor = prepare(checkpoint, volume, device, flips)
     yield from predictor.predict(order_tiles(predictor.tiles, near))
 
 
@@ -107,6 +108,7 @@ class Predictor:
     module: nn.Module
     config: object
     device: torch.device
+    flips: bool = False
 
     @property
     def architecture(self) -> AnyArchitecture:
@@ -130,6 +132,7 @@ class Predictor:
             self.intensity,
             self.device,
             tiles,
+            self.flips,
         )
         for region, opinions, done, total in regions:
             probabilities = pool_opinions(opinions, self.checkpoint.belief)
@@ -152,7 +155,9 @@ class Predictor:
                 yield replace(piece, done=0, total=len(self.tiles))
 
 
-def prepare(checkpoint: Checkpoint, volume: Volume, device: str = "auto") -> Predictor:
+def prepare(
+    checkpoint: Checkpoint, volume: Volume, device: str = "auto", flips: bool = False
+) -> Predictor:
     """Make a network ready to predict a volume.
 
     Raises
@@ -163,11 +168,12 @@ def prepare(checkpoint: Checkpoint, volume: Volume, device: str = "auto") -> Pre
     check_channels(checkpoint, volume)
     chosen = pick_device(device)
     module, config = checkpoint.module(chosen)
-    return Predictor(checkpoint, volume, intensity_for(checkpoint, volume), module, config, chosen)
+    intensity = intensity_for(checkpoint, volume)
+    return Predictor(checkpoint, volume, intensity, module, config, chosen, flips)
 
 
 def predict_volume(
-    checkpoint: Checkpoint, volume: Volume, *, device: str = "auto"
+    checkpoint: Checkpoint, volume: Volume, *, device: str = "auto", flips: bool = False
 ) -> NDArray[np.integer]:
     """Predict a whole volume at once: the labels, uint8 or uint16 (Z, Y, X).
 
@@ -178,7 +184,7 @@ def predict_volume(
     """
     table = label_table(checkpoint.class_ids)
     labels = np.zeros(volume.shape, dtype=table.dtype)
-    for piece in predict(checkpoint, volume, device=device):
+    for piece in predict(checkpoint, volume, device=device, flips=flips):
         labels[piece.region] = piece.labels
     return labels
 
@@ -263,60 +269,6 @@ def likeliest(probabilities: Tensor, table: NDArray[np.integer]) -> NDArray[np.i
     return np.asarray(table[index.cpu().numpy()])
 
 
-@torch.inference_mode()
-def class_opinions(
-    module: nn.Module,
-    config: object,
-    architecture: AnyArchitecture,
-    volume: Volume,
-    intensity: Intensity,
-    device: torch.device,
-    tiles: Sequence[Tile],
-) -> Iterator[tuple[Region, Tensor, int, int]]:
-    """Yield the class probabilities of tiles of a volume.
-
-    Those of the network and, where it has one, of each part of its instant answer.
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation mode, on the device.
-    tiles : sequence of Tile
-        Of the architecture's walk.
-
-    Yields
-    ------
-    region, opinions (E, K, z, y, x) on the device, regions done, regions in all
-    """
-    walk = architecture.walk(config, volume.shape)
-
-    def tile_opinions(tile: Tile) -> Tensor:
-        block = torch.from_numpy(standardize(read_block(volume, tile.read), intensity))
-        if walk.position:
-            block = with_region_position(block, tile.read, volume.shape)
-        seen = block[None].to(device)
-        network = architecture.probabilities(module, config, seen, tile.trim)
-        instant = architecture.instant(module, config, seen, tile.trim)
-        return network[None] if instant is None else torch.cat([network[None], instant])
-
-    def in_pieces(tile: Tile) -> Tensor:
-        """Compute a tile; where memory runs out, one half after the other."""
-        try:
-            return tile_opinions(tile)
-        except (MemoryError, RuntimeError) as error:
-            pieces = halves(tile, walk, volume.shape) if out_of_memory(error) else []
-            if not pieces:
-                raise
-        # Out of the handler, whose error holds on to what the attempt had computed.
-        release_memory(device)
-        first, second = (in_pieces(piece) for piece in pieces)
-        axis = next(a for a in range(3) if pieces[0].write[a] != pieces[1].write[a])
-        return torch.cat([first, second], 2 + axis)
-
-    for done, tile in enumerate(tiles, start=1):
-        yield tile.write, in_pieces(tile), done, len(tiles)
-
-
 def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
     """Return the tiles of a walk over a volume of that shape."""
     return tile_grid(shape, walk.core, walk.halo, walk.border, walk.align)
@@ -349,29 +301,6 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
 def voxels_read(tiles: Sequence[Tile]) -> int:
     """How many voxels of a volume tiles read, some of them more than once: what they cost."""
     return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)
-
-
-def tile_around(write: Region, walk: Walk, shape: tuple[int, int, int]) -> Tile:
-    """Return the tile of a walk with border "clip" that writes a region, and reads its context."""
-    # A core of 0 stands for a whole axis, which is then needed whole.
-    z, y, x = (h if core else n for core, h, n in zip(walk.core, walk.halo, shape, strict=True))
-    read, trim = crop_around(write, (z, y, x), walk.align, shape)
-    return Tile(read, write, trim)
-
-
-def halves(tile: Tile, walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
-    """Cut a tile in two across its longest side; [] where the walk does not allow it."""
-    sides = [s.stop - s.start if core else 0 for s, core in zip(tile.write, walk.core, strict=True)]
-    axis = sides.index(max(sides))
-    if walk.border != "clip" or sides[axis] < 2:
-        return []
-    start, stop = tile.write[axis].start, tile.write[axis].stop
-    middle = (start + stop) // 2
-    found = []
-    for part in (slice(start, middle), slice(middle, stop)):
-        z, y, x = (part if a == axis else side for a, side in enumerate(tile.write))
-        found.append(tile_around((z, y, x), walk, shape))
-    return found
 
 
 def order_tiles(tiles: Sequence[Tile], near: View | None) -> list[Tile]:

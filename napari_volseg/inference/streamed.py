@@ -46,7 +46,7 @@ def identify(predictor: Predictor) -> str:
     for name, tensor in sorted(checkpoint.weights.items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
-    what = (checkpoint.config, checkpoint.belief, checkpoint.classes)
+    what = (checkpoint.config, checkpoint.belief, checkpoint.classes, predictor.flips)
     digest.update(repr((what, volume.image.shape, predictor.intensity)).encode())
     return digest.hexdigest()
 

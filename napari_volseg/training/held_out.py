@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_volseg.inference.predict import class_opinions, plan_tiles
+from napari_volseg.inference.opinions import class_opinions
+from napari_volseg.inference.predict import plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score

@@ -133,6 +133,12 @@ class PredictStep(QWidget):
             "cancel prediction",
             "Stop here; what is predicted so far stays on view.",
         )
+        self._flips = named(
+            QCheckBox("flip averaging"),
+            "flip averaging",
+            "Take the mean over eight mirrored images. It takes eight times as long.",
+        )
+        self._flips.setChecked(self._memory.get("flips", False))
         self._bar = named(QProgressBar(), "prediction progress", "How much is predicted.")
         self._bar.setRange(0, 100)
         self._reason = label(role="warning", name="why prediction is not possible")
@@ -153,6 +159,7 @@ class PredictStep(QWidget):
             [
                 row(label("model"), self._model, stretch=1),
                 row(self._load, self._save_model),
+                row(self._flips),
                 row(self._predict, self._cancel, stretch=0),
                 self._bar,
                 self._reason,
@@ -183,7 +190,8 @@ class PredictStep(QWidget):
         self._volume, self._began = volume, time.monotonic()
         self._fraction, self._refusal = 0.0, ""
         near = visible_slice(session.viewer, image)
-        self.job.start(predict_on, model.checkpoint, volume, near)
+        self._memory.set("flips", self._flips.isChecked())
+        self.job.start(predict_on, model.checkpoint, volume, near, self._flips.isChecked())
         session.set_busy("predicting")
 
     def predict_or_cancel(self) -> None:
@@ -264,6 +272,7 @@ class PredictStep(QWidget):
         self._cancel.setEnabled(running)
         self._bar.setVisible(running)
         self._load.setEnabled(not running)
+        self._flips.setEnabled(not running)
         self._save_model.setEnabled(session.model is not None)
         complete = self._fraction == 1.0 and not running
         self._save.setEnabled(complete)

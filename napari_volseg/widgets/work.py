@@ -86,7 +86,7 @@ class Predicted:
 
 
 def predict_on(
-    checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None
+    checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None, flips: bool
 ) -> Iterator[PredictedRegion | RegionUncertainty | Predicted]:
     """Predict a volume, the slice on view first, then the regions near it.
 
@@ -101,7 +101,7 @@ def predict_on(
     from napari_volseg.review.suggest import add_region, empty_map
     from napari_volseg.review.uncertainty import doubt_levels
 
-    predictor = prepare(checkpoint, volume)
+    predictor = prepare(checkpoint, volume, flips=flips)
     if near is not None:
         yield from predictor.look(near)
     uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))

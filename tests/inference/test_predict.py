@@ -100,6 +100,52 @@ def test_a_region_is_what_the_whole_volume_has_there(config, shape):
         np.testing.assert_array_equal(found, labels[region])
 
 
+def test_flip_averaging_is_the_mean_over_mirrored_volumes():
+    volume = noise((8, 9, 10))
+    checkpoint = checkpoint_of(replace(PADDED, tile=(8, 24, 24)))
+    (found,) = predict(checkpoint, volume, device="cpu", flips=True)
+    mean = np.zeros_like(found.probabilities)
+    for axes in ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)):
+        mirrored = replace(volume, image=np.flip(volume.image, axes).copy())
+        (seen,) = predict(checkpoint, mirrored, device="cpu")
+        mean += np.flip(seen.probabilities, axes) / 8
+    np.testing.assert_allclose(found.probabilities, mean, atol=1e-5)
+    (plain,) = predict(checkpoint, volume, device="cpu")
+    assert not np.allclose(plain.probabilities, mean, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "config", [VALID, replace(PADDED, position=True)], ids=["valid", "padded with position"]
+)
+def test_flip_averaging_in_tiles_equals_whole(config):
+    shape = (3, 73, 9)
+    one_tile = replace(config, tile=tuple(2 * n for n in shape))
+    (at_once,) = predict(checkpoint_of(one_tile), noise(shape), device="cpu", flips=True)
+    pieces = list(predict(checkpoint_of(config), noise(shape), device="cpu", flips=True))
+    assert len(pieces) > 1
+    np.testing.assert_allclose(whole(pieces, shape), at_once.probabilities, atol=1e-5)
+
+
+def test_flip_averaging_mirrors_positions_with_their_voxels(monkeypatch):
+    """Every mirrored image is seen with the positions that its voxels have unmirrored."""
+    right, seen = UNet3D.unet, []
+
+    def unet(module, image):
+        seen.append(image.clone())
+        return right(module, image)
+
+    monkeypatch.setattr(UNet3D, "unet", unet)
+    checkpoint = checkpoint_of(replace(PADDED, position=True, tile=(8, 24, 24)))
+    list(predict(checkpoint, noise((8, 9, 10)), device="cpu", flips=True))
+    first = seen[0]
+    assert len(seen) == 8 and first.shape[1] > 1
+    by_gray = [
+        dict(zip(i[0, 0].ravel().tolist(), i[0, 1:].flatten(1).T, strict=True)) for i in seen
+    ]
+    for other in by_gray[1:]:
+        assert all(torch.equal(other[gray], at) for gray, at in by_gray[0].items())
+
+
 def test_a_slice_can_be_seen_before_the_regions_that_it_crosses():
     volume = noise((60, 40, 40))
     checkpoint = checkpoint_of(replace(PADDED, tile=(64, 16, 16)))

@@ -189,6 +189,31 @@ def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image,
     np.testing.assert_array_equal(read_annotation(output).labels, in_memory(model, image))
 
 
+def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
+    checkpoint, volume = load_model(model), read_volume(image)
+    expected = predict_volume(checkpoint, volume, device="cpu", flips=True)
+    assert (expected != in_memory(model, image)).any()
+    output = tmp_path / "out.ome.zarr"
+    assert predict(model, image, "-o", output, "--flips") == 0
+    np.testing.assert_array_equal(read_annotation(output).labels, expected)
+    # A prediction without it does not go on where one with it was stopped.
+    assert identify(prepare(checkpoint, volume, "cpu", flips=True)) != identify(
+        prepare(checkpoint, volume, "cpu")
+    )
+    predictor = prepare(checkpoint, volume, "cpu", flips=True)
+    shared = tmp_path / "shared.ome.zarr"
+    labels = begin(
+        shared, volume, np.uint8, chunk_shape(predictor), identify(predictor),
+        classes=checkpoint.classes,
+    )  # fmt: skip
+    places = [(shared, labels_of)]
+    with dask_cluster(tmp_path, workers=1) as (address, _):
+        cluster = Cluster(address, model, "cpu", flips=True)
+        list(predict_on_cluster(cluster, image, places, predictor.tiles))
+    finish(labels)
+    np.testing.assert_array_equal(read_annotation(shared).labels, expected)
+
+
 def test_no_cluster_and_no_zarr_are_told(model, image, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("napari_volseg.inference.distributed.CONNECT_SECONDS", 0.5)
     output, nowhere = tmp_path / "out.ome.zarr", "tcp://127.0.0.1:9"

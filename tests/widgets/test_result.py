@@ -19,6 +19,7 @@ from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.journaling import autosave_words
 from napari_volseg.widgets.layers import classes_of, show_slice
 from napari_volseg.widgets.review import physical_volume
+from napari_volseg.widgets.settings import Memory
 from tests.widgets.conftest import close, paint_three_slices
 from tests.widgets.hands import add_volume, find, live, press, wait_until
 
@@ -70,6 +71,17 @@ def dialog(monkeypatch, tmp_path):
 
 
 # Predict ----------------------------------------------------------------------
+
+
+def test_flip_averaging_is_a_choice(trained, model, phantom):
+    find(trained, "flip averaging").click()
+    press(trained, "step Predict")
+    press(trained, "predict")
+    wait_until(lambda: not trained.predict.job.running, "it is predicted")
+    expected = predict_volume(model.checkpoint, phantom[0], flips=True)
+    np.testing.assert_array_equal(trained.session.prediction.data, expected)
+    assert Memory().get("flips", False) is True
+    Memory().set("flips", False)
 
 
 def test_the_overlay_becomes_the_prediction(predicted, model, phantom):

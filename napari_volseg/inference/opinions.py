@@ -1,0 +1,137 @@
+"""What a network says of the tiles of a volume, also seen in mirrors and in halves."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from napari_volseg.data.intensity import Intensity, standardize
+from napari_volseg.data.tiles import Region, Tile, crop_around, read_block
+from napari_volseg.inference.device import out_of_memory, release_memory
+from napari_volseg.sparse.position import with_region_position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_volseg.data.volume import Volume
+    from napari_volseg.models.registry import AnyArchitecture, Walk
+
+MIRRORS = tuple(axes for n in (1, 2, 3) for axes in combinations(range(3), n))
+"""Along which axes each image is mirrored that flip averaging sees beside the volume."""
+
+
+@torch.inference_mode()
+def class_opinions(
+    module: nn.Module,
+    config: object,
+    architecture: AnyArchitecture,
+    volume: Volume,
+    intensity: Intensity,
+    device: torch.device,
+    tiles: Sequence[Tile],
+    flips: bool = False,
+) -> Iterator[tuple[Region, Tensor, int, int]]:
+    """Yield the class probabilities of tiles of a volume.
+
+    Those of the network and, where it has one, of each part of its instant answer.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode, on the device.
+    tiles : sequence of Tile
+        Of the architecture's walk.
+    flips : bool
+        Whether each is the mean over eight mirrored images.
+
+    Yields
+    ------
+    region, opinions (E, K, z, y, x) on the device, regions done, regions in all
+    """
+    walk = architecture.walk(config, volume.shape)
+
+    def tile_opinions(tile: Tile) -> Tensor:
+        read = read_to_the_end(tile.read, walk, volume.shape) if flips else tile.read
+        block = torch.from_numpy(standardize(read_block(volume, read), intensity))
+        if walk.position:
+            block = with_region_position(block, read, volume.shape)
+        # Its position belongs to a voxel, and is mirrored with it.
+        block = block[None].to(device)
+        found = block_opinions(block, tile.trim)
+        for axes in MIRRORS if flips else ():
+            along = [2 + axis for axis in axes]
+            core = mirrored(tile.trim, axes, block.shape[2:])
+            found += block_opinions(block.flip(along), core).flip(along)
+        return found / (1 + len(MIRRORS)) if flips else found
+
+    def block_opinions(block: Tensor, core: Region) -> Tensor:
+        network = architecture.probabilities(module, config, block, core)
+        instant = architecture.instant(module, config, block, core)
+        return network[None] if instant is None else torch.cat([network[None], instant])
+
+    def in_pieces(tile: Tile) -> Tensor:
+        """Compute a tile; where memory runs out, one half after the other."""
+        try:
+            return tile_opinions(tile)
+        except (MemoryError, RuntimeError) as error:
+            pieces = halves(tile, walk, volume.shape) if out_of_memory(error) else []
+            if not pieces:
+                raise
+        # Out of the handler, whose error holds on to what the attempt had computed.
+        release_memory(device)
+        first, second = (in_pieces(piece) for piece in pieces)
+        axis = next(a for a in range(3) if pieces[0].write[a] != pieces[1].write[a])
+        return torch.cat([first, second], 2 + axis)
+
+    for done, tile in enumerate(tiles, start=1):
+        yield tile.write, in_pieces(tile), done, len(tiles)
+
+
+def mirrored(core: Region, axes: Sequence[int], shape: Sequence[int]) -> Region:
+    """Return where a core of a block of that shape lies once it is mirrored along axes."""
+    z, y, x = (
+        slice(n - side.stop, n - side.start) if axis in axes else side
+        for axis, (side, n) in enumerate(zip(core, shape, strict=True))
+    )
+    return z, y, x
+
+
+def read_to_the_end(read: Region, walk: Walk, shape: Sequence[int]) -> Region:
+    """Return a region that is aligned from the volume's end, too, for tiles that are.
+
+    In a mirror that is where it begins, and pooling must fall on the same voxels whatever the
+    tile.
+    """
+    if walk.border != "clip":
+        return read
+    z, y, x = (
+        slice(side.start, n - (n - side.stop) // step * step)
+        for side, step, n in zip(read, walk.align, shape, strict=True)
+    )
+    return z, y, x
+
+
+def tile_around(write: Region, walk: Walk, shape: tuple[int, int, int]) -> Tile:
+    """Return the tile of a walk with border "clip" that writes a region, and reads its context."""
+    # A core of 0 stands for a whole axis, which is then needed whole.
+    z, y, x = (h if core else n for core, h, n in zip(walk.core, walk.halo, shape, strict=True))
+    read, trim = crop_around(write, (z, y, x), walk.align, shape)
+    return Tile(read, write, trim)
+
+
+def halves(tile: Tile, walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
+    """Cut a tile in two across its longest side; [] where the walk does not allow it."""
+    sides = [s.stop - s.start if core else 0 for s, core in zip(tile.write, walk.core, strict=True)]
+    axis = sides.index(max(sides))
+    if walk.border != "clip" or sides[axis] < 2:
+        return []
+    start, stop = tile.write[axis].start, tile.write[axis].stop
+    middle = (start + stop) // 2
+    found = []
+    for part in (slice(start, middle), slice(middle, stop)):
+        z, y, x = (part if a == axis else side for a, side in enumerate(tile.write))
+        found.append(tile_around((z, y, x), walk, shape))
+    return found
