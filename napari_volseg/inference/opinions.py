@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import Intensity, standardize
 from napari_volseg.data.tiles import Region, Tile, crop_around, read_block
-from napari_volseg.inference.device import out_of_memory, release_memory
+from napari_volseg.inference.device import describe_device, out_of_memory, release_memory
 from napari_volseg.sparse.position import with_region_position
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def class_opinions(
     Yields
     ------
     region, opinions (E, K, z, y, x) on the device, regions done, regions in all
+
+    Raises
+    ------
+    InputError
+        If memory runs out, and the walk allows no smaller tile.
     """
     walk = architecture.walk(config, volume.shape)
 
@@ -77,9 +83,16 @@ def class_opinions(
         try:
             return tile_opinions(tile)
         except (MemoryError, RuntimeError) as error:
-            pieces = halves(tile, walk, volume.shape) if out_of_memory(error) else []
-            if not pieces:
+            if not out_of_memory(error):
                 raise
+            pieces = halves(tile, walk, volume.shape)
+            if not pieces:
+                size = " x ".join(str(side.stop - side.start) for side in tile.read)
+                raise InputError(
+                    f"{volume.name}: memory ran out on {describe_device(device)} for {size} "
+                    "voxels at once, and this network takes no fewer; close other programs, "
+                    "choose another device, or train another architecture"
+                ) from error
         # Out of the handler, whose error holds on to what the attempt had computed.
         release_memory(device)
         first, second = (in_pieces(piece) for piece in pieces)

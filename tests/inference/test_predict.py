@@ -290,3 +290,25 @@ def test_tiles_are_halved_where_memory_runs_out(config, monkeypatch):
     pieces = list(predict(checkpoint, noise(shape), device="cpu"))
     assert len(pieces) == 4 and len(seen) > 12
     np.testing.assert_allclose(whole(pieces, shape), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), InputError),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), InputError),
+        (RuntimeError("shapes do not fit"), RuntimeError),
+    ],
+)
+def test_where_a_tile_cannot_be_smaller_the_user_is_told_what_to_do(error, refusal, monkeypatch):
+    def unet(module, image):
+        raise error
+
+    monkeypatch.setattr(UNet3D, "unet", unet)
+    with pytest.raises(refusal) as raised:
+        next(predict(checkpoint_of(VALID), noise((8, 9, 10)), device="cpu"))
+    if refusal is InputError:
+        said = str(raised.value)
+        assert said.startswith("noise: memory ran out on CPU") and "train another" in said
+    else:
+        assert raised.value is error
