@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,8 +22,10 @@ from napari_volseg.data.tiles import (
     relative,
     slice_region,
     tile_grid,
+    voxels_read,
 )
 from napari_volseg.inference.device import out_of_memory, pick_device, release_memory
+from napari_volseg.inference.memory import most_voxels
 from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 from napari_volseg.sparse.position import with_region_position
@@ -41,6 +42,9 @@ View = tuple[int, int]
 
 LOOK = 0.5
 """Of the time that the regions of a slice take, what the slice alone may take to go before them."""
+
+WORTHWHILE = 0.9
+"""Of what a tile reads, what a half of it may read: the rest of it is context, again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,18 +123,22 @@ class Predictor:
         shape = self.volume.shape
         return plan_tiles(self.architecture.walk(self.config, shape), shape)
 
+    @cached_property
+    def most_voxels(self) -> int:
+        """Voxels that a tile may read to fit into the free memory; 0 for no limit."""
+        n_classes, extent = len(self.checkpoint.class_ids), self.volume.image.shape
+        own = self.architecture, self.config
+        return most_voxels(*own, self.tiles, extent, n_classes, self.device)
+
     def predict(self, tiles: Sequence[Tile]) -> Iterator[PredictedRegion]:
         """Predict the regions of some tiles, in their order."""
+        return self._regions(tiles, self.most_voxels)
+
+    def _regions(self, tiles: Sequence[Tile], most: int) -> Iterator[PredictedRegion]:
         table = label_table(self.checkpoint.class_ids)
-        regions = class_opinions(
-            self.module,
-            self.config,
-            self.architecture,
-            self.volume,
-            self.intensity,
-            self.device,
-            tiles,
-        )
+        how = self.module, self.config, self.architecture
+        image = self.volume, self.intensity
+        regions = class_opinions(*how, *image, self.device, tiles, most)
         for region, opinions, done, total in regions:
             probabilities = pool_opinions(opinions, self.checkpoint.belief)
             labels = likeliest(probabilities, table)
@@ -148,7 +156,8 @@ class Predictor:
         thin = plan_region(walk, shape, slice_region(shape, axis, index))
         crossed = [t for t in self.tiles if t.write[axis].start <= index < t.write[axis].stop]
         if voxels_read(thin) <= LOOK * voxels_read(crossed):
-            for piece in self.predict(thin):
+            # It waits for no estimate: thin tiles take little.
+            for piece in self._regions(thin, 0):
                 yield replace(piece, done=0, total=len(self.tiles))
 
 
@@ -272,6 +281,7 @@ def class_opinions(
     intensity: Intensity,
     device: torch.device,
     tiles: Sequence[Tile],
+    most: int = 0,
 ) -> Iterator[tuple[Region, Tensor, int, int]]:
     """Yield the class probabilities of tiles of a volume.
 
@@ -283,6 +293,8 @@ def class_opinions(
         In evaluation mode, on the device.
     tiles : sequence of Tile
         Of the architecture's walk.
+    most : int
+        Voxels that are read at once; larger tiles are computed in halves. 0: no limit.
 
     Yields
     ------
@@ -294,19 +306,19 @@ def class_opinions(
         block = torch.from_numpy(standardize(read_block(volume, tile.read), intensity))
         if walk.position:
             block = with_region_position(block, tile.read, volume.shape)
-        seen = block[None].to(device)
-        network = architecture.probabilities(module, config, seen, tile.trim)
-        instant = architecture.instant(module, config, seen, tile.trim)
-        return network[None] if instant is None else torch.cat([network[None], instant])
+        return architecture.opinions(module, config, block[None].to(device), tile.trim)
 
     def in_pieces(tile: Tile) -> Tensor:
-        """Compute a tile; where memory runs out, one half after the other."""
-        try:
-            return tile_opinions(tile)
-        except (MemoryError, RuntimeError) as error:
-            pieces = halves(tile, walk, volume.shape) if out_of_memory(error) else []
-            if not pieces:
-                raise
+        """Compute a tile; where memory would run out, or does, one half after the other."""
+        read = voxels_read([tile])
+        pieces = halves(tile, walk, volume.shape) if 0 < most < read else []
+        if not pieces or voxels_read(pieces[:1]) > WORTHWHILE * read:
+            try:
+                return tile_opinions(tile)
+            except (MemoryError, RuntimeError) as error:
+                pieces = halves(tile, walk, volume.shape) if out_of_memory(error) else []
+                if not pieces:
+                    raise
         # Out of the handler, whose error holds on to what the attempt had computed.
         release_memory(device)
         first, second = (in_pieces(piece) for piece in pieces)
@@ -344,11 +356,6 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
         else:
             planned.append(Tile(tile.read, write, relative(write, tile.read)))
     return planned
-
-
-def voxels_read(tiles: Sequence[Tile]) -> int:
-    """How many voxels of a volume tiles read, some of them more than once: what they cost."""
-    return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)
 
 
 def tile_around(write: Region, walk: Walk, shape: tuple[int, int, int]) -> Tile:

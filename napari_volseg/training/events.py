@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.training.plan_memory import MemoryPlan
 
     LabelBox = tuple[Region, NDArray[np.integer]]
 
@@ -137,6 +138,8 @@ class Progress:
     labels : NewLabels or None
         Those that were sent, on the first event of a training that learns from them; or that
         does not: then ``note`` says why.
+    memory : MemoryPlan or None
+        What it will take, on the first event.
     """
 
     step: int
@@ -154,6 +157,7 @@ class Progress:
     instant: bool = False
     preview: Preview | None = None
     labels: NewLabels | None = None
+    memory: MemoryPlan | None = None
 
 
 Message = Command | PreviewRequest | NewLabels
