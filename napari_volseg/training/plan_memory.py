@@ -56,6 +56,9 @@ LABEL_BYTES = 8
 FIT_BYTES = 100
 """A class of each voxel by which the classes' frequencies are judged."""
 
+JUDGED_TILES = 100
+"""Of a volume, that hold held-out voxels: the slices that people paint are in no more."""
+
 STATES = {"adamw": 2, "sgd": 1}
 """Copies of the weights that an optimizer keeps."""
 
@@ -266,7 +269,11 @@ def answer(q: Question) -> Estimate:
     if q.device.type != "cpu":
         return Estimate(0, step + weights, tile + weights, kept=False)
     pool = sum(pool_bytes(channels, shape) for channels, shape, _ in q.extents)
-    judged = tiles * SEEN_VOXELS * q.n_classes * FIT_BYTES if q.training.held_out else 0
+    judged = (
+        min(tiles, JUDGED_TILES) * SEEN_VOXELS * q.n_classes * FIT_BYTES
+        if q.training.held_out
+        else 0
+    )
     return Estimate(LIBRARIES + pool + judged + CHECKPOINT_COPIES * weights, step, tile, kept=True)
 
 
