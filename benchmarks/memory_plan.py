@@ -7,8 +7,9 @@ For each architecture with the settings that `auto` chooses, and each size of a 
 2 x 1 x 1 voxels, four classes on slices (2, 2, 1)): what the dock and the command line foresee,
 and the resident memory of a fresh process that trains a few steps of each stage, looks at the
 held-out voxels and ends, at most and over what it held before. Beside it, for the prediction of
-the volume: the largest tile as foreseen, and the same of a fresh process that only predicts.
-"Seconds" is what the estimate took, in a process that had not made one.
+the volume: the largest tile as foreseen, and the same of a fresh process that only predicts (with
+about 90 MB that torch loads for it, which a tile's estimate leaves out). "Seconds" is what the
+estimate took in a process that had not made one, so with what torch loads for it the first time.
 """
 
 from __future__ import annotations

@@ -185,15 +185,17 @@ def plan_memory(
     free = free_memory(device)
     first = batch = batch_of(training, model_config)
     smaller = model_config
+    least = math.inf
     while True:
         sized = replace(training, batch_size=batch)
         found = estimate(architecture, smaller, sized, extents, n_classes, device)
         if found is None or found.total <= SAFE * free:
             break
+        least = min(least, found.total)
         less = smaller_one(found, batch, smaller)
         if less is None:
             raise InputError(
-                f"{architecture.title} needs about {gigabytes(found.total)} of memory for "
+                f"{architecture.title} needs about {gigabytes(least)} of memory for "
                 f"{volumes[0].name} even in its smallest steps, but {describe_device(device)} has "
                 f"{gigabytes(free)} free; close other programs, crop the image, or choose another "
                 "architecture or device"
@@ -228,7 +230,7 @@ def what_is_smaller(first: int, before: Any, batch: int, after: Any) -> str:
     return f"{', '.join(parts)}, to fit" if parts else ""
 
 
-def gigabytes(size: int) -> str:
+def gigabytes(size: float) -> str:
     """Write a number of bytes, as "1.2 GB"."""
     return f"{size / 1e9:.1f} GB"
 

@@ -42,12 +42,12 @@ def estimated(name, volume, device=CPU, n_classes=3, **settings):
     return estimate(network, config, training, (extent,), n_classes, device)
 
 
-def make_case() -> Case:
-    _, y, x = np.indices(SHAPE)
+def make_case(shape=SHAPE) -> Case:
+    _, y, x = np.indices(shape)
     truth = np.where((y - 16) ** 2 + (x - 16) ** 2 < 90, 2, 1).astype(np.uint8)
-    labels = np.zeros(SHAPE, np.uint8)
+    labels = np.zeros(shape, np.uint8)
     labels[4], labels[:, 12], labels[:, :, 10] = truth[4], truth[:, 12], truth[:, :, 10]
-    noise = np.random.default_rng(0).normal(100, 20, SHAPE)
+    noise = np.random.default_rng(0).normal(100, 20, shape)
     return Case(Volume(((truth > 1) * 60 + noise)[None].astype(np.float32)), Annotation(labels))
 
 
@@ -56,7 +56,8 @@ def room_for(monkeypatch):
     """Return what leaves a part of what a training needs beyond what it needs at any size."""
 
     def room_for(part: float, volume: Volume, config: TrainingConfig) -> None:
-        found = estimated(config.model, volume, n_classes=2, options=config.options)
+        own = {"options": config.options, "held_out": config.held_out}
+        found = estimated(config.model, volume, n_classes=2, **own)
         free = (found.fixed + part * (found.step + found.tile)) / SAFE
         monkeypatch.setattr(plan_memory, "free_memory", lambda device: int(free))
 
@@ -106,15 +107,15 @@ def test_the_memory_that_is_free_is_what_the_machine_has_left():
 
 
 def test_what_does_not_fit_is_made_smaller_until_it_does(room_for):
-    case = make_case()
-    room_for(0.9, case.volume, CONFIG)
-    events = list(train(case, CONFIG))
+    case = make_case((16, 64, 128))
+    config = replace(CONFIG, held_out=0.0, options=QUICK | {"tile": (16, 64, 128)})
+    room_for(0.7, case.volume, config)
+    events = list(train(case, config))
     plan = events[0].memory
     assert plan.needed <= SAFE * plan.free and plan.tight
-    assert plan.smaller.endswith("tiles of 8 x 16 x 16 voxels, to fit")
+    assert plan.smaller == "tiles of 8 x 16 x 32 voxels, to fit"
     assert [e.note for e in events if e.note] == [plan.smaller]
-    assert events[-1].checkpoint.config["tile"] == (8, 16, 16)
-    assert events[-1].checkpoint.config["patches"] == patch_shapes(plan.model_config)
+    assert events[-1].checkpoint.config["tile"] == (8, 16, 32)
     assert [e.step for e in events if e.loss is not None] == [1, 2]
 
 
