@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +135,9 @@ def test_train_saves_a_model_with_its_settings(run, case, tmp_path):
     )
     assert code == 0
     document = json.loads(out)
+    memory = document["memory"]
+    assert 0 < memory["needed_bytes"] < memory["free_bytes"] and memory["made_smaller"] == ""
+    assert re.search(r"training with CPU.*; needs about \d+\.\d GB of \d+\.\d GB free\n", err)
     assert document["model"] == str(output)
     assert document["steps"] == 4
     assert document["interrupted"] is False

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.training.plan_memory import MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Trained:
     device: str
     interrupted: bool
     settled: bool
+    memory: MemoryPlan
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that json can write."""
@@ -45,6 +47,7 @@ class Trained:
             "held_out": evidence_json(self.checkpoint),
             "classes": {str(c.id): c.name for c in self.checkpoint.classes},
             "device": self.device,
+            "memory": self.memory.to_json(),
             "interrupted": self.interrupted,
             "no_longer_improved": self.settled,
         }
@@ -122,15 +125,18 @@ def run_training(
     KeyboardInterrupt
         If Ctrl-C came before the first step, or twice; nothing is saved.
     """
-    last = None
+    last = memory = None
     iou = None
     with stop_on_interrupt() as requested, progress("training") as report:
         for last in _follow(train(cases, config, resume=checkpoint), requested):
             iou = last.score.mean_foreground_iou if last.score else iou
             report(last.fraction, _describe(last, iou))
-            if last.note:
+            if last.memory is not None:
+                memory = last.memory
+                say("; ".join((f"training with {last.device}", *memory.parts)))
+            elif last.note:
                 say(last.note)
-    if last is None or last.checkpoint is None:
+    if last is None or last.checkpoint is None or memory is None:
         raise RuntimeError("the training ended without a checkpoint")
     if requested() and not last.step:
         raise KeyboardInterrupt
@@ -142,6 +148,7 @@ def run_training(
         last.device,
         interrupted=requested(),
         settled=last.settled and not requested(),
+        memory=memory,
     )
 
 

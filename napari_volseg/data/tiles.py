@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -195,3 +196,8 @@ def relative(region: Region, to: Region) -> Region:
     """Return where a region lies inside another one."""
     z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, to, strict=True))
     return z, y, x
+
+
+def voxels_read(tiles: Iterable[Tile]) -> int:
+    """How many voxels of a volume tiles read, some of them more than once: what they cost."""
+    return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)

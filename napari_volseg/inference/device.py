@@ -51,6 +51,16 @@ def memory_in_use(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that a device has left for us, with what torch keeps of a GPU for later."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device has no memory left.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import Intensity, standardize
-from napari_volseg.data.tiles import Region, Tile, crop_around, read_block
+from napari_volseg.data.tiles import Region, Tile, crop_around, read_block, voxels_read
 from napari_volseg.inference.device import describe_device, out_of_memory, release_memory
 from napari_volseg.sparse.position import with_region_position
 
@@ -24,6 +24,10 @@ MIRRORS = tuple(axes for n in (1, 2, 3) for axes in combinations(range(3), n))
 """Along which axes each image is mirrored that flip averaging sees beside the volume."""
 
 
+WORTHWHILE = 0.9
+"""Of what a tile reads, what a half of it may read: the rest of it is context, again."""
+
+
 @torch.inference_mode()
 def class_opinions(
     module: nn.Module,
@@ -34,6 +38,7 @@ def class_opinions(
     device: torch.device,
     tiles: Sequence[Tile],
     flips: bool = False,
+    most: int = 0,
 ) -> Iterator[tuple[Region, Tensor, int, int]]:
     """Yield the class probabilities of tiles of a volume.
 
@@ -47,6 +52,8 @@ def class_opinions(
         Of the architecture's walk.
     flips : bool
         Whether each is the mean over eight mirrored images.
+    most : int
+        Voxels that are read at once; larger tiles are computed in halves. 0: no limit.
 
     Yields
     ------
@@ -66,33 +73,31 @@ def class_opinions(
             block = with_region_position(block, read, volume.shape)
         # Its position belongs to a voxel, and is mirrored with it.
         block = block[None].to(device)
-        found = block_opinions(block, tile.trim)
+        found = architecture.opinions(module, config, block, tile.trim)
         for axes in MIRRORS if flips else ():
             along = [2 + axis for axis in axes]
             core = mirrored(tile.trim, axes, block.shape[2:])
-            found += block_opinions(block.flip(along), core).flip(along)
+            found += architecture.opinions(module, config, block.flip(along), core).flip(along)
         return found / (1 + len(MIRRORS)) if flips else found
 
-    def block_opinions(block: Tensor, core: Region) -> Tensor:
-        network = architecture.probabilities(module, config, block, core)
-        instant = architecture.instant(module, config, block, core)
-        return network[None] if instant is None else torch.cat([network[None], instant])
-
     def in_pieces(tile: Tile) -> Tensor:
-        """Compute a tile; where memory runs out, one half after the other."""
-        try:
-            return tile_opinions(tile)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            pieces = halves(tile, walk, volume.shape)
-            if not pieces:
-                size = " x ".join(str(side.stop - side.start) for side in tile.read)
-                raise InputError(
-                    f"{volume.name}: memory ran out on {describe_device(device)} for {size} "
-                    "voxels at once, and this network takes no fewer; close other programs, "
-                    "choose another device, or train another architecture"
-                ) from error
+        """Compute a tile; where memory would run out, or does, one half after the other."""
+        read = voxels_read([tile])
+        pieces = halves(tile, walk, volume.shape) if 0 < most < read else []
+        if not pieces or voxels_read(pieces[:1]) > WORTHWHILE * read:
+            try:
+                return tile_opinions(tile)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                pieces = halves(tile, walk, volume.shape)
+                if not pieces:
+                    size = " x ".join(str(side.stop - side.start) for side in tile.read)
+                    raise InputError(
+                        f"{volume.name}: memory ran out on {describe_device(device)} for {size} "
+                        "voxels at once, and this network takes no fewer; close other programs, "
+                        "choose another device, or train another architecture"
+                    ) from error
         # Out of the handler, whose error holds on to what the attempt had computed.
         release_memory(device)
         first, second = (in_pieces(piece) for piece in pieces)

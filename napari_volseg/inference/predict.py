@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,8 +20,10 @@ from napari_volseg.data.tiles import (
     relative,
     slice_region,
     tile_grid,
+    voxels_read,
 )
 from napari_volseg.inference.device import pick_device
+from napari_volseg.inference.memory import most_voxels
 from napari_volseg.inference.opinions import class_opinions, tile_around
 from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
@@ -121,19 +122,22 @@ class Predictor:
         shape = self.volume.shape
         return plan_tiles(self.architecture.walk(self.config, shape), shape)
 
+    @cached_property
+    def most_voxels(self) -> int:
+        """Voxels that a tile may read to fit into the free memory; 0 for no limit."""
+        n_classes, extent = len(self.checkpoint.class_ids), self.volume.image.shape
+        own = self.architecture, self.config
+        return most_voxels(*own, self.tiles, extent, n_classes, self.device)
+
     def predict(self, tiles: Sequence[Tile]) -> Iterator[PredictedRegion]:
         """Predict the regions of some tiles, in their order."""
+        return self._regions(tiles, self.most_voxels)
+
+    def _regions(self, tiles: Sequence[Tile], most: int) -> Iterator[PredictedRegion]:
         table = label_table(self.checkpoint.class_ids)
-        regions = class_opinions(
-            self.module,
-            self.config,
-            self.architecture,
-            self.volume,
-            self.intensity,
-            self.device,
-            tiles,
-            self.flips,
-        )
+        how = self.module, self.config, self.architecture
+        image = self.volume, self.intensity
+        regions = class_opinions(*how, *image, self.device, tiles, self.flips, most)
         for region, opinions, done, total in regions:
             probabilities = pool_opinions(opinions, self.checkpoint.belief)
             labels = likeliest(probabilities, table)
@@ -151,7 +155,8 @@ class Predictor:
         thin = plan_region(walk, shape, slice_region(shape, axis, index))
         crossed = [t for t in self.tiles if t.write[axis].start <= index < t.write[axis].stop]
         if voxels_read(thin) <= LOOK * voxels_read(crossed):
-            for piece in self.predict(thin):
+            # It waits for no estimate: thin tiles take little.
+            for piece in self._regions(thin, 0):
                 yield replace(piece, done=0, total=len(self.tiles))
 
 
@@ -296,11 +301,6 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
         else:
             planned.append(Tile(tile.read, write, relative(write, tile.read)))
     return planned
-
-
-def voxels_read(tiles: Sequence[Tile]) -> int:
-    """How many voxels of a volume tiles read, some of them more than once: what they cost."""
-    return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)
 
 
 def order_tiles(tiles: Sequence[Tile], near: View | None) -> list[Tile]:

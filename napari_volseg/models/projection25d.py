@@ -242,7 +242,8 @@ class Projection25D(nn.Module):
     ) -> Tensor:
         """Apply T o R o F in 32 bits, and turn maps into classes and axes back."""
         detector = detector_for(shape, self.config)
-        with torch.autocast(maps.device.type, enabled=False):
+        # By name: mixed precision is CUDA's, and not every device knows of it.
+        with torch.autocast("cuda", enabled=False):
             logits = part(maps, degrees, detector).movedim(2, 2 + axis_of(self.config))
         if logits.shape[1] == 1:
             return torch.cat([torch.zeros_like(logits), logits], 1)

@@ -197,6 +197,12 @@ class Architecture(Network[C, M]):
             lambda preset: self.fit(preset, cases),
         )
 
+    def opinions(self, module: M, config: C, block: Tensor, core: Region) -> Tensor:
+        """Return all opinions (E, K, z, y, x) of a core, the network's first."""
+        network = self.probabilities(module, config, block, core)
+        instant = self.instant(module, config, block, core)
+        return network[None] if instant is None else torch.cat([network[None], instant])
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classifier(Network[C, M]):

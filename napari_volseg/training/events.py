@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.annotation import LabelClass
     from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
+    from napari_volseg.training.plan_memory import MemoryPlan
 
     LabelBox = tuple[Region, NDArray[np.integer]]
 
@@ -146,6 +147,8 @@ class Progress:
     labels : NewLabels or None
         Those that were sent, on the first event of a training that learns from them; or that
         does not: then ``note`` says why.
+    memory : MemoryPlan or None
+        What it will take, on the first event.
     """
 
     step: int
@@ -164,6 +167,7 @@ class Progress:
     preview: Preview | None = None
     settled: bool = False
     labels: NewLabels | None = None
+    memory: MemoryPlan | None = None
 
 
 Message = Command | PreviewRequest | NewLabels

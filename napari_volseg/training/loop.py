@@ -31,6 +31,7 @@ from napari_volseg.training.events import (
 from napari_volseg.training.held_out import score_held_out
 from napari_volseg.training.labels import Material, take_labels
 from napari_volseg.training.memory import batched, step_down
+from napari_volseg.training.plan_memory import plan_memory
 from napari_volseg.training.priority import lower_thread_priority
 from napari_volseg.training.run import (
     Run,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.sparse.stage import Stage
+    from napari_volseg.training.plan_memory import MemoryPlan
 
 MAX_GRADIENT_NORM = 10.0
 
@@ -99,6 +101,9 @@ def train(
     else:
         check_resume(resume, cases, config)
         model_config = resumed_config(architecture, resume)
+    volumes = [case.volume for case in cases]
+    plan = plan_memory(architecture, model_config, config, volumes, pool.n_classes, device)
+    model_config = plan.model_config
 
     def build() -> nn.Module:
         channels, n_classes = cases[0].volume.channels, material.pool.n_classes
@@ -108,7 +113,7 @@ def train(
         return made.to(device)
 
     module = build()
-    run = Run(module, deepcopy(module))
+    run = Run(module, deepcopy(module), batch_size=plan.batch_size)
     learned = with_proposals(pool, cases, config)
 
     def make_stages() -> tuple[Stage[Any], ...]:
@@ -123,6 +128,7 @@ def train(
         and resume.progress["stage"] < len(stages)
     ):
         optimizer_state = restore(run, resume)
+        run.batch_size = plan.batch_size or run.batch_size
         stages = make_stages()
     elif resume is not None:
         warm = True
@@ -152,10 +158,10 @@ def train(
     asked: PreviewRequest | None = None
     told: list[NewLabels] = []
     taken: NewLabels | None = None
-    note = ""
+    note = plan.smaller
 
     def tell(
-        loss: float | None, score: Score | None, keep: bool
+        loss: float | None, score: Score | None, keep: bool, memory: MemoryPlan | None = None
     ) -> Generator[Progress, Message | None, bool]:
         """Yield an event, with the preview that was asked for; return whether to stop."""
         nonlocal asked, taken, note
@@ -177,6 +183,7 @@ def train(
             instant=stage.instant and not warm,
             preview=shown,
             labels=taken,
+            memory=memory,
         )
         taken, note = None, ""
         if isinstance(heard, PreviewRequest):
@@ -191,7 +198,7 @@ def train(
     finished = run.stage == len(stages)
     stage = stages[min(run.stage, len(stages) - 1)]
     prepared: Stage[Any] | None = None
-    stop = yield from tell(None, run.best, keep=finished)
+    stop = yield from tell(None, run.best, keep=finished, memory=plan)
     while not finished:
         if stop:
             note = "stopped"

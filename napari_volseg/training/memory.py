@@ -50,17 +50,30 @@ def step_down(
         raise error
     drop_leftovers(run)
     release_memory(device)
-    batch = batched(config, run).batch_size or getattr(model_config, "batch_size", 1)
-    if batch > 1:
-        run.batch_size = batch // 2
-        return model_config, f"memory ran out: now {run.batch_size} patches a step, not {batch}"
-    smaller = halve_patches(model_config)
+    batch = batch_of(batched(config, run), model_config)
+    smaller = smaller_step(batch, model_config)
     if smaller is None:
         raise InputError(
             f"memory ran out on {describe_device(device)}, and patches cannot be smaller; close "
             "other programs, or choose another architecture or device"
         ) from error
-    return smaller, f"memory ran out: patches are now {patch_names(smaller)} voxels"
+    if smaller[0] < batch:
+        run.batch_size = smaller[0]
+        return model_config, f"memory ran out: now {run.batch_size} patches a step, not {batch}"
+    return smaller[1], f"memory ran out: patches are now {patch_names(smaller[1])} voxels"
+
+
+def batch_of(config: TrainingConfig, model_config: Any) -> int:
+    """Return the patches a step: what the user says, else what the network's settings say."""
+    return config.batch_size or getattr(model_config, "batch_size", 1)
+
+
+def smaller_step(batch: int, model_config: Any) -> tuple[int, Any] | None:
+    """Return the batch and the network's settings of a step of half the size, None if none is."""
+    if batch > 1:
+        return batch // 2, model_config
+    smaller = halve_patches(model_config)
+    return None if smaller is None else (batch, smaller)
 
 
 def drop_leftovers(run: Run) -> None:
@@ -88,6 +101,19 @@ def halve_patches(model_config: Any) -> Any | None:
         return None
 
 
+def halve_tile(model_config: Any) -> Any | None:
+    """Halve the sides of the tiles that a network predicts; None if they cannot be."""
+    tile = getattr(model_config, "tile", None)
+    # Of a network that looks at whole volumes it is one number, of a plane.
+    if not isinstance(tile, tuple):
+        return None
+    halved = half((tile[0], tile[1], tile[2]), getattr(model_config, "divisor", (1, 1, 1)))
+    try:
+        return None if halved == tile else replace(model_config, tile=halved)
+    except InputError:
+        return None
+
+
 def patch_shapes(model_config: Any) -> tuple[Triple, ...]:
     """Return the shapes (z, y, x) of its patches; () for a network that sees whole volumes."""
     if hasattr(model_config, "patches"):
@@ -97,7 +123,12 @@ def patch_shapes(model_config: Any) -> tuple[Triple, ...]:
 
 def patch_names(model_config: Any) -> str:
     """Write the shapes of its patches."""
-    return " or ".join(" x ".join(map(str, shape)) for shape in patch_shapes(model_config))
+    return " or ".join(map(shape_name, patch_shapes(model_config)))
+
+
+def shape_name(shape: Triple) -> str:
+    """Write a shape (z, y, x)."""
+    return " x ".join(map(str, shape))
 
 
 def half(shape: Triple, divisor: Triple) -> Triple:

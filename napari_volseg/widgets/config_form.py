@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -36,7 +37,14 @@ class ConfigForm(QWidget):
         What each field is for.
     leave_out : collection of str
         Fields that are set elsewhere.
+
+    Signals
+    -------
+    changed()
+        The user set something.
     """
+
+    changed = Signal()
 
     def __init__(
         self, config_type: type, help_texts: Mapping[str, str], leave_out: Collection[str] = ()
@@ -53,6 +61,7 @@ class ConfigForm(QWidget):
                 control, reader = make_control(hints[field.name], field.default)
                 words = field.name.replace("_", " ")
                 self._readers[field.name] = reader
+                on_change(control, self.changed.emit)
                 named(control, words, help_texts.get(field.name, ""))
                 title = QLabel(words)
                 title.setToolTip(control.toolTip())
@@ -67,6 +76,19 @@ class ConfigForm(QWidget):
             For a value that is out of its range; the message names the field.
         """
         return self._config_type(**{name: read() for name, read in self._readers.items()}, **others)
+
+
+def on_change(control: QWidget, act: Callable[[], object]) -> None:
+    """Call ``act()`` when the value of a control of ``make_control`` changes."""
+    if isinstance(control, QComboBox):
+        signal = control.currentTextChanged
+    elif isinstance(control, QCheckBox):
+        signal = control.toggled
+    elif isinstance(control, QLineEdit):
+        signal = control.textChanged
+    else:
+        signal = control.valueChanged
+    signal.connect(lambda _: act())
 
 
 class PlainSpinBox(QDoubleSpinBox):

@@ -46,13 +46,18 @@ def button(text: str, name: str, tip: str, *, primary: bool = False) -> QPushBut
 
 def set_primary(control: QPushButton, primary: bool) -> None:
     """Make a button the next thing to do, or no longer."""
-    if control.property("primary") != primary:
-        control.setProperty("primary", primary)
+    set_look(control, "primary", primary)
+
+
+def set_look(widget: QWidget, name: str, value: object) -> None:
+    """Set a property that the style sheet looks at, such as a label's role."""
+    if widget.property(name) != value:
+        widget.setProperty(name, value)
         # Qt looks at properties only when a widget is polished.
-        style = control.style()
+        style = widget.style()
         if style is not None:
-            style.unpolish(control)
-            style.polish(control)
+            style.unpolish(widget)
+            style.polish(widget)
 
 
 def on_click(control: QAbstractButton, act: Callable[..., object], *args: object) -> None:

@@ -8,6 +8,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.widgets.forecast import Asked, Forecast
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.keys import TRAIN_KEY
 from napari_volseg.widgets.live_paint import LivePaint
@@ -67,6 +68,7 @@ class TrainStep(QWidget):
         self._note = ""
         self._stopping = self._patient = False
         self._settings = TrainingSettings(background, memory)
+        self._forecast = Forecast(background, self._to_foresee)
         self._preview = LivePreview(session, memory, self.job.send)
         self._paint = LivePaint(undo, memory, self.job.send)
         self._build()
@@ -110,6 +112,7 @@ class TrainStep(QWidget):
                 self._settings,
                 self._afresh,
                 row(self._train, self._pause, self._stop, stretch=0),
+                self._forecast,
                 self._paint,
                 self._preview,
                 self._reason,
@@ -118,6 +121,8 @@ class TrainStep(QWidget):
                 self._plot,
             ],
         )
+        self._settings.changed.connect(self._forecast.refresh)
+        self._afresh.toggled.connect(self._forecast.refresh)
         self._train.clicked.connect(self.train)
         self._pause.clicked.connect(self._toggle_pause)
         self._stop.clicked.connect(self.stop)
@@ -138,6 +143,7 @@ class TrainStep(QWidget):
             self._refusal = str(error)
             self._show_state()
             return
+        self._settings.remember(config)
         self._losses, self._scores, self._last, self._score = [], {}, None, None
         self._name, self._refusal, self._note, self._stopping = volume.name, "", "", False
         self._patient = config.until_no_better
@@ -161,6 +167,17 @@ class TrainStep(QWidget):
             return None
         fits = model.checkpoint.model == config.model and model.checkpoint.channels == channels
         return model.checkpoint if fits else None
+
+    def _to_foresee(self) -> Asked | None:
+        volume = self._session.volume
+        if self.job.running or volume is None or why_not_train(self._session):
+            return None
+        try:
+            config = self._settings.config()
+        except InputError:
+            return None
+        resume = self._model_to_go_on_from(config, volume.channels)
+        return Asked(volume, len(self._session.painted_classes()), config, resume)
 
     def stop(self) -> None:
         """End the training; its last event brings the model."""
@@ -240,6 +257,8 @@ class TrainStep(QWidget):
         self._pause.setEnabled(not self._stopping)
         self._pause.setText("Resume" if self.job.paused else "Pause")
         self._afresh.setVisible(self._session.model is not None and not running)
+        self._forecast.setVisible(not running)
+        self._forecast.refresh()
         say(self._reason, reason or self._refusal)
 
     def _show_progress(self) -> None:
@@ -270,6 +289,7 @@ class TrainStep(QWidget):
     def shutdown(self) -> None:
         """End the thread at its next step, and drop what it still says."""
         self._redraw.stop()
+        self._forecast.shutdown()
         self._preview.shutdown()
         self._paint.shutdown()
         self.job.shutdown()

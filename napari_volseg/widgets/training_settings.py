@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QWidget
 from superqt import QCollapsible
 
@@ -27,7 +27,15 @@ LONGEST_MINUTES = 24 * 60.0
 
 
 class TrainingSettings(QWidget):
-    """Architecture, time, and a form for all other fields of ``TrainingConfig``."""
+    """Architecture, time, and a form for all other fields of ``TrainingConfig``.
+
+    Signals
+    -------
+    changed()
+        Something is chosen differently.
+    """
+
+    changed = Signal()
 
     def __init__(self, background: Background, memory: Memory) -> None:
         super().__init__()
@@ -83,23 +91,30 @@ class TrainingSettings(QWidget):
             ],
         )
 
+        self._model.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self._minutes.valueChanged.connect(lambda _: self.changed.emit())
+        self._form.changed.connect(self.changed)
+
     def config(self) -> TrainingConfig:
-        """Return the configuration to train with, and remember the choices.
+        """Return the configuration that is chosen.
 
         Raises
         ------
         InputError
             For a value that is out of its range; the message names the field.
         """
-        model, minutes = self._model.currentData(), self._minutes.value()
-        until = self._until.isChecked()
         config: TrainingConfig = self._form.config(
-            model=model, minutes=minutes, until_no_better=until
+            model=self._model.currentData(),
+            minutes=self._minutes.value(),
+            until_no_better=self._until.isChecked(),
         )
-        self._memory.set("model", model)
-        self._memory.set("minutes", minutes)
-        self._memory.set("until_no_better", until)
         return config
+
+    def remember(self, config: TrainingConfig) -> None:
+        """Choose the same next time."""
+        self._memory.set("model", config.model)
+        self._memory.set("minutes", config.minutes)
+        self._memory.set("until_no_better", config.until_no_better)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """List the architectures when the step is first seen: that imports torch."""
@@ -110,8 +125,11 @@ class TrainingSettings(QWidget):
 
     def _show_architectures(self, found: list[tuple[str, str, str]]) -> None:
         wanted = self._memory.get("model", self._model.currentData())
+        self._model.blockSignals(True)
         self._model.clear()
         for index, (name, title, summary) in enumerate(found):
             self._model.addItem(title, name)
             self._model.setItemData(index, summary, Qt.ItemDataRole.ToolTipRole)
         self._model.setCurrentIndex(max(0, self._model.findData(wanted)))
+        self._model.blockSignals(False)
+        self.changed.emit()

@@ -11,6 +11,8 @@ from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity
 from napari_volseg.data.volume import Volume
+from napari_volseg.inference import memory
+from napari_volseg.inference import predict as predict_module
 from napari_volseg.inference.device import pick_device
 from napari_volseg.inference.predict import (
     intensity_for,
@@ -312,3 +314,39 @@ def test_where_a_tile_cannot_be_smaller_the_user_is_told_what_to_do(error, refus
         assert said.startswith("noise: memory ran out on CPU") and "train another" in said
     else:
         assert raised.value is error
+
+
+def test_tiles_that_would_not_fit_are_computed_in_halves_with_the_same_result(monkeypatch):
+    volume = Volume(np.random.default_rng(0).normal(size=(1, 16, 40, 160)).astype(np.float32))
+    checkpoint = checkpoint_of(replace(FILTERED, tile=(16, 40, 160)))
+    expected = predict_volume(checkpoint, volume, device="cpu")
+    seen = []
+    unet = UNet3D.unet
+
+    def watched(module, image):
+        if image.device.type == "cpu":
+            seen.append(image[0, 0].numel())
+        return unet(module, image)
+
+    monkeypatch.setattr(UNet3D, "unet", watched)
+    predict_volume(checkpoint, volume, device="cpu")
+    whole = len(seen), max(seen)
+    needed = memory.tile_memory(
+        get_architecture("unet3d"), checkpoint.module()[1],
+        prepare(checkpoint, volume, "cpu").tiles, volume.image.shape, 3, torch.device("cpu"),
+    )  # fmt: skip
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(0.9 * needed))
+    seen.clear()
+    found = predict_volume(checkpoint, volume, device="cpu")
+    assert len(seen) > whole[0] and max(seen) < whole[1]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_slice_that_is_looked_at_first_waits_for_no_estimate(monkeypatch):
+    volume = Volume(np.random.default_rng(0).normal(size=(1, 40, 40, 40)).astype(np.float32))
+    predictor = prepare(checkpoint_of(PADDED), volume, "cpu")
+    monkeypatch.setattr(predict_module, "most_voxels", lambda *arguments: asked.append(1) or 0)
+    asked = []
+    assert list(predictor.look((0, 20))) and not asked
+    next(predictor.predict(predictor.tiles))
+    assert asked == [1]

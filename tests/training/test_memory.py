@@ -13,9 +13,11 @@ from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.sparse import patches, pixels
 from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.training import loop
 from napari_volseg.training.events import Command
 from napari_volseg.training.loop import train
 from napari_volseg.training.memory import step_down
+from napari_volseg.training.plan_memory import MemoryPlan
 from napari_volseg.training.run import Run
 
 SHAPE = (16, 32, 32)
@@ -28,6 +30,14 @@ CPU_ERROR = RuntimeError(
     "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 )
 CUDA_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_foreseen(monkeypatch):
+    """What fails here is to fail in the training, not in the estimate of its memory."""
+    monkeypatch.setattr(
+        loop, "plan_memory", lambda network, config, *others: MemoryPlan(0, 0, config)
+    )
 
 
 def make_case() -> Case:
