@@ -93,6 +93,7 @@ def test_the_wheel_brings_the_version_the_types_and_the_command(built):
         names = archive.namelist()
         points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert {"napari_volseg/napari.yaml", "napari_volseg/py.typed"} <= set(names)
+    assert "napari_volseg/sparse/learned_filters.safetensors" in names
     assert all(name.startswith("napari_volseg") for name in names)
     assert "napari-volseg = napari_volseg.cli:main" in points
 

@@ -23,6 +23,8 @@ from napari_volseg.data.volume import Volume
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Shape = tuple[int, int, int]
+Points = NDArray[np.float64]
 Field = NDArray[np.float32]
 Scene = tuple[NDArray[np.uint8], Field]
 """Labels, and how bright each voxel would be in a perfect picture, 0 to 1."""
@@ -31,7 +33,7 @@ SPACING = (2.0, 1.0, 1.0)
 
 
 def generated_volume(
-    kind: str, shape: tuple[int, int, int] = (48, 96, 96), seed: int = 0
+    kind: str, shape: Shape = (48, 96, 96), seed: int = 0
 ) -> tuple[Volume, Annotation]:
     """Make a volume of a kind, and its full truth.
 
@@ -59,18 +61,20 @@ def generated_volume(
         raise InputError(f"no volume of kind {kind!r} can be generated; choose {', '.join(KINDS)}")
     rng = np.random.default_rng(seed)
     make, names = KINDS[kind]
-    labels, light = make(shape, rng)
+    spacing = np.array(SPACING)
+    labels, light = make(shape, spacing, rng)
     classes = tuple(
         LabelClass(BACKGROUND + i, name, COLORS[i]) for i, name in enumerate(("background", *names))
     )
     complete = frozenset((axis, i) for axis, n in enumerate(shape) for i in range(n))
-    volume = Volume(picture(light, rng)[None], SPACING, "micrometer", name=f"generated {kind}")
+    volume = Volume(
+        picture(light, spacing, rng)[None], SPACING, "micrometer", name=f"generated {kind}"
+    )
     return volume, Annotation(labels, classes, complete)
 
 
-def tubes(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
+def tubes(shape: Shape, spacing: Points, rng: np.random.Generator) -> Scene:
     """Branching vessels of varying caliber, unevenly filled, among bright specks."""
-    spacing = np.array(SPACING)
     found = grow_tubes(spacing * shape, rng.uniform(3.0, 5.0), 0.08, rng)
     distance = np.full(shape, 1e3, np.float32)
     for i, box, squares in boxes(found.centers, 1.5 * found.radii, shape, spacing):
@@ -82,16 +86,15 @@ def tubes(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
     return labeled(inside), np.where(specks, 0.8, light).astype(np.float32)
 
 
-def blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
+def blobs(shape: Shape, spacing: Points, rng: np.random.Generator) -> Scene:
     """Nuclei: ellipsoids that touch, of different brightness and with a coarse grain."""
-    spacing = np.array(SPACING)
     radius = rng.uniform(6.0, 9.0)
-    centers = scattered(shape, 2.1 * radius, rng)
+    centers = scattered(shape, spacing, 2.1 * radius, rng)
     found = np.zeros(shape, bool)
     light = np.full(shape, 0.1, np.float32)
     grain = 1 + 0.25 * smooth_field(shape, spacing, 3.0, rng)
-    sizes: NDArray[np.float64] = radius * rng.uniform(0.75, 1.15, len(centers))
-    bright: NDArray[np.float64] = rng.uniform(0.3, 0.9, len(centers))
+    sizes: Points = radius * rng.uniform(0.75, 1.15, len(centers))
+    bright: Points = rng.uniform(0.3, 0.9, len(centers))
     for i, box, squares in boxes(centers, sizes, shape, spacing):
         within = squares < sizes[i] ** 2
         found[box] |= within
@@ -99,10 +102,9 @@ def blobs(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
     return labeled(found), light
 
 
-def membranes(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
+def membranes(shape: Shape, spacing: Points, rng: np.random.Generator) -> Scene:
     """Walls between cells, thin and with gaps in their stain; cells differ in their inside."""
-    spacing = np.array(SPACING)
-    centers = scattered(shape, rng.uniform(16.0, 22.0), rng)
+    centers = scattered(shape, spacing, rng.uniform(16.0, 22.0), rng)
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) * spacing
     found = cKDTree(centers).query(grid.reshape(-1, 3), k=2)
     distances, nearest = (np.asarray(each) for each in found)
@@ -115,12 +117,11 @@ def membranes(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
     return labeled(wall), np.where(wall, stain, inside).astype(np.float32)
 
 
-def organs(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
+def organs(shape: Shape, spacing: Points, rng: np.random.Generator) -> Scene:
     """One organ in two parts that look alike, among other organs that look like it.
 
     Only where they lie, and their outline, tells them apart.
     """
-    spacing = np.array(SPACING)
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     bent = np.stack([0.12 * smooth_field(shape, spacing, 30, rng) for _ in range(3)])
     z, y, x = places + bent
@@ -142,9 +143,7 @@ def organs(shape: tuple[int, int, int], rng: np.random.Generator) -> Scene:
     return labels, light.astype(np.float32)
 
 
-KINDS: dict[
-    str, tuple[Callable[[tuple[int, int, int], np.random.Generator], Scene], tuple[str, ...]]
-] = {
+KINDS: dict[str, tuple[Callable[[Shape, Points, np.random.Generator], Scene], tuple[str, ...]]] = {
     "tubes": (tubes, ("vessel",)),
     "blobs": (blobs, ("nucleus",)),
     "membranes": (membranes, ("wall",)),
@@ -157,19 +156,16 @@ def labeled(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.where(inside, BACKGROUND + 1, BACKGROUND).astype(np.uint8)
 
 
-def scattered(
-    shape: tuple[int, int, int], distance: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def scattered(shape: Shape, spacing: Points, distance: float, rng: np.random.Generator) -> Points:
     """Points (z, y, x) in physical units, about a distance apart: a shaken grid."""
-    counts = np.ceil(np.array(SPACING) * shape / distance).astype(int) + 1
+    counts = np.ceil(spacing * shape / distance).astype(int) + 1
     grid = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(-1, 3)
-    points: NDArray[np.float64] = (grid + rng.uniform(-0.35, 0.35, grid.shape)) * distance
+    points: Points = (grid + rng.uniform(-0.35, 0.35, grid.shape)) * distance
     return points
 
 
-def picture(light: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
+def picture(light: Field, spacing: Points, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Take a picture: blur, worse along z; light that varies across it; photon and read noise."""
-    spacing = np.array(SPACING)
     blurred = gaussian_filter(light, np.array((1.4, 0.8, 0.8)) * rng.uniform(0.7, 1.3) / spacing)
     lit = blurred.clip(0) * np.clip(1 + 0.2 * smooth_field(light.shape, spacing, 80, rng), 0.4, 1.6)
     photons = rng.uniform(15, 60)

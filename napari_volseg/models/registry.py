@@ -68,6 +68,16 @@ def count_all(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def count_convolutions(module: nn.Module) -> int:
+    """Weights and biases of the convolutions, as Cicek's 19,069,955 counts them."""
+    return sum(
+        p.numel()
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
+        for p in layer.parameters()
+    )
+
+
 def unfitted(preset: C, cases: Sequence[Case]) -> C:
     """Return a preset as it is: most papers' settings are the same for every volume."""
     return preset

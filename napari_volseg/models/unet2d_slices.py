@@ -21,7 +21,7 @@ from torch import Tensor
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.models import unet3d
-from napari_volseg.models.registry import Architecture, Walk
+from napari_volseg.models.registry import Architecture, Walk, count_convolutions
 from napari_volseg.models.unet3d import UNet3D, UNet3DConfig, network_reach
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import labeled_loss
@@ -252,6 +252,6 @@ ARCHITECTURES = (
         probabilities=probabilities,
         paper_channels=3,
         paper_classes=3,
-        count=unet3d.count_convolutions,
+        count=count_convolutions,
     ),
 )

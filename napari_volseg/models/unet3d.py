@@ -17,12 +17,17 @@ from torch.nn import functional
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.models.initialize import he_initialize
-from napari_volseg.models.registry import Architecture, Walk
-from napari_volseg.sparse.filters import alignment, widest_reach
+from napari_volseg.models.registry import Architecture, Walk, count_convolutions
 from napari_volseg.sparse.patches import patch_stage
-from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
+from napari_volseg.sparse.pixels import (
+    PixelClassifier,
+    filters_alignment,
+    filters_reach,
+    pixel_stage,
+)
 from napari_volseg.sparse.plan import (
     Triple,
+    each,
     inside,
     largest_shape,
     plan_core,
@@ -90,6 +95,10 @@ class UNet3DConfig:
     """Scales of the filters of a pixel classifier beside the network, in units of the finest
     voxel side; none in the paper."""
 
+    learned_filters: bool = False
+    """Whether that pixel classifier also sees the responses of a small network that learned
+    on generated volumes what tells things apart."""
+
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Voxel size (z, y, x) relative to the finest side, for the filters."""
 
@@ -149,7 +158,12 @@ class UNet3D(nn.Module):
         self.pixels = None
         if config.filter_scales:
             self.pixels = PixelClassifier(
-                in_channels, n_classes, config.filter_scales, config.voxel, config.position
+                in_channels,
+                n_classes,
+                config.filter_scales,
+                config.voxel,
+                config.position,
+                config.learned_filters,
             )
         in_channels += config.position * POSITION_CHANNELS
         self.down = nn.ModuleList()
@@ -182,7 +196,14 @@ class UNet3D(nn.Module):
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify."""
-        shape = image.shape[2:]
+        logits: Tensor = self.classify(self.features(image))
+        if self.config.padding == "same":
+            z, y, x = image.shape[2:]
+            logits = logits[:, :, :z, :y, :x]
+        return logits
+
+    def features(self, image: Tensor) -> Tensor:
+        """Follow figure 2 up to its last convolution; padded images stay padded."""
         image = image.contiguous(memory_format=torch.channels_last_3d)
         if self.config.padding == "same":
             image = pad_to_multiple(image, self.config.divisor)
@@ -195,10 +216,7 @@ class UNet3D(nn.Module):
         for lift, block in zip(self.lift, self.up, strict=True):
             image = lift(image)
             image = block(torch.cat([crop_center(skips.pop(), image.shape[2:]), image], 1))
-        logits: Tensor = self.classify(image)
-        if self.config.padding == "same":
-            logits = logits[:, :, : shape[0], : shape[1], : shape[2]]
-        return logits
+        return image
 
 
 def double_convolution(
@@ -260,6 +278,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         padding="same",
         test_statistics="running",
         filter_scales=FILTER_SCALES,
+        learned_filters=True,
         position=True,
         voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,
@@ -317,13 +336,11 @@ def walk(config: UNet3DConfig, shape: Triple) -> Walk:
     if config.padding == "valid":
         core = valid_size(config.tile, config.pooling, config.kernels)
         return Walk(core, config.margin, "mirror", position=config.position)
-    steps = alignment(config.filter_scales, config.voxel)
-    z, y, x = (math.lcm(a, d) for a, d in zip(steps, config.divisor, strict=True))
-    align = (z, y, x)
-    z, y, x = plan_core(config.tile, shape, align)
-    filters = widest_reach(config.filter_scales, config.voxel)
-    halo = tuple(n + f for n, f in zip(network_reach(config), filters, strict=True))
-    return Walk((z, y, x), (halo[0], halo[1], halo[2]), "clip", align, config.position)
+    learned = config.learned_filters and bool(config.filter_scales)
+    filters = (config.filter_scales, config.voxel, learned)
+    align = each(math.lcm, filters_alignment(*filters), config.divisor)
+    halo = each(max, filters_reach(*filters), network_reach(config))
+    return Walk(plan_core(config.tile, shape, align), halo, "clip", align, config.position)
 
 
 def network_reach(config: UNet3DConfig) -> Triple:
@@ -353,16 +370,6 @@ def instant(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -
         return None
     logits = module.pixels.over(module.pixels.responses(block, core))
     return torch.softmax(logits[:, 0].float(), 1)
-
-
-def count_convolutions(module: nn.Module) -> int:
-    """Weights and biases of the convolutions, as the paper's 19,069,955 counts them."""
-    return sum(
-        p.numel()
-        for layer in module.modules()
-        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
-        for p in layer.parameters()
-    )
 
 
 ARCHITECTURES = (

@@ -1,13 +1,15 @@
 """A pixel classifier on filter responses: the first answer, seconds after the first strokes.
 
 It labels each voxel by its filter responses alone, and has two opinions: one knows where in
-the volume the voxel is and what lies far around it, which tells anatomy; the other sees only
-what is near, as learned from one slice it holds everywhere. A network that learns context is
-trained beside it; held-out voxels tell how far each is to be trusted.
+the volume the voxel is and what lies far around it, which tells anatomy, and sees what a
+network that was shown generated scenes makes of it; the other sees only what is near, as
+learned from one slice it holds everywhere. A network that learns context is trained beside it;
+held-out voxels tell how far each is to be trusted.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,9 +19,16 @@ from torch import Tensor, nn
 
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
+from napari_volseg.sparse.learned_filters import (
+    LEARNED,
+    LearnedFilters,
+    learned_alignment,
+    learned_reach,
+)
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
+from napari_volseg.sparse.plan import Triple, each
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
@@ -123,6 +132,8 @@ class PixelClassifier(nn.Module):
         Voxel size.
     position : bool
         Whether it is told where the voxel is: images have position channels then.
+    learned : bool
+        Whether the opinion that knows the place sees the responses of learned filters, too.
     units : int
         Of the two hidden layers.
     """
@@ -134,25 +145,39 @@ class PixelClassifier(nn.Module):
         scales: Sequence[float],
         voxel: Sequence[float],
         position: bool = False,
+        learned: bool = False,
         units: int = 64,
     ) -> None:
         super().__init__()
         self.scales, self.voxel, self.position = tuple(scales), tuple(voxel), position
         self.channels = channels
+        self.learned = LearnedFilters(self.voxel) if learned else None
 
         def up_to(scale: int) -> int:
             return channels * (1 + RESPONSES * len(self.scales[:scale]))
 
-        # The features, in this order: of bent gray values, of unbent ones, and the place.
+        # The features, in this order: of bent gray values, of unbent ones, learned ones, and
+        # the place.
         linear = up_to(len(self.scales))
-        place = linear + up_to(NEAR_SCALES)
+        context = linear + up_to(NEAR_SCALES)
+        place = context + learned * channels * LEARNED
         placed = [
             *range(linear + up_to(LINEAR_SCALES)),
-            *range(place, place + position * POSITION_CHANNELS),
+            *range(context, place + position * POSITION_CHANNELS),
         ]
-        near = [*range(up_to(NEAR_SCALES)), *range(linear, place)]
+        near = [*range(up_to(NEAR_SCALES)), *range(linear, context)]
         self.placed = VoxelNetwork(placed, n_classes, units)
         self.near = VoxelNetwork(near, n_classes, units)
+
+    @property
+    def reach(self) -> Triple:
+        """Voxels (z, y, x) that the responses see on each side."""
+        return filters_reach(self.scales, self.voxel, self.learned is not None)
+
+    @property
+    def alignment(self) -> Triple:
+        """Multiples of voxels (z, y, x) at which a block must begin in its volume."""
+        return filters_alignment(self.scales, self.voxel, self.learned is not None)
 
     def responses(self, image: Tensor, core: Region) -> Tensor:
         """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X).
@@ -173,6 +198,8 @@ class PixelClassifier(nn.Module):
         linear = gray.clamp(max=BRIGHTEST).sinh()
         yield from filter_bank(gray, self.scales, self.voxel, core)
         yield from filter_bank(linear, self.scales[:NEAR_SCALES], self.voxel, core)
+        if self.learned is not None:
+            yield self.learned.responses(gray, core)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to the logits of each opinion (E, N, K)."""
@@ -207,13 +234,23 @@ def multiplied(layers: Sequence[tuple[Tensor, Tensor]], features: Tensor) -> Ten
     return values
 
 
+def filters_reach(scales: Sequence[float], voxel: Sequence[float], learned: bool) -> Triple:
+    """Voxels (z, y, x) that a pixel classifier's filters see on each side."""
+    fixed = widest_reach(scales, voxel)
+    return each(max, fixed, learned_reach(voxel)) if learned else fixed
+
+
+def filters_alignment(scales: Sequence[float], voxel: Sequence[float], learned: bool) -> Triple:
+    """Multiples of voxels (z, y, x) at which a block of a volume must begin to be filtered."""
+    fixed = alignment(scales, voxel)
+    return each(math.lcm, fixed, learned_alignment(voxel)) if learned else fixed
+
+
 def region_responses(
     classifier: PixelClassifier, case: PoolCase, region: Region, device: torch.device
 ) -> Tensor:
     """Filter responses (1, F, z, y, x) of a region's gray values, from no more than they see."""
-    reach = widest_reach(classifier.scales, classifier.voxel)
-    align = alignment(classifier.scales, classifier.voxel)
-    around, within = crop_around(region, reach, align, case.volume.shape)
+    around, within = crop_around(region, classifier.reach, classifier.alignment, case.volume.shape)
     return torch.cat(list(classifier.gray_responses(case.read(around).to(device)[None], within)), 1)
 
 
@@ -248,7 +285,8 @@ def voxel_responses(
     classifier: PixelClassifier, case: PoolCase, core: Region, voxels: Tensor, device: torch.device
 ) -> Tensor:
     """Filter responses (N, F) of voxels (N, 3) of a core; where they are the same again, kept."""
-    filters = ("responses", classifier.scales, classifier.voxel, classifier.position)
+    learned = classifier.learned is not None
+    filters = ("responses", classifier.scales, classifier.voxel, classifier.position, learned)
     kept = case.kept.setdefault(filters, {})
     key = tuple((side.start, side.stop) for side in core)
     if key in kept and torch.equal(kept[key][0], voxels):
@@ -277,7 +315,7 @@ def labeled_blocks(
     """
     voxels, classes = case.labeled()
     axes = torch.from_numpy(np.concatenate(case.axes))
-    align = alignment(classifier.scales, classifier.voxel)
+    align = classifier.alignment
     for axis in range(3):
         edges = [a if n == axis else -(-BLOCK // a) * a for n, a in enumerate(align)]
         own, own_classes = voxels[axes == axis], classes[axes == axis]

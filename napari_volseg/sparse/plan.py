@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari_volseg.data.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_volseg.data.annotation import Case
 
@@ -85,6 +85,12 @@ def plan_core(tile: Triple, shape: Sequence[int], align: Triple) -> Triple:
     fitted = plan_patch([1 / side for side in tile], shape, [align], math.prod(tile))
     parts = (math.ceil(n / (STRETCH * side)) for n, side in zip(shape, fitted, strict=True))
     z, y, x = (-(-n // (p * a)) * a for n, p, a in zip(shape, parts, align, strict=True))
+    return z, y, x
+
+
+def each(choose: Callable[[int, int], int], first: Triple, second: Triple) -> Triple:
+    """Combine two triples axis by axis."""
+    z, y, x = map(choose, first, second)
     return z, y, x
 
 

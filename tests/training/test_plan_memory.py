@@ -23,8 +23,8 @@ every_architecture = pytest.mark.parametrize("name", architectures())
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPE = (16, 32, 32)
 QUICK = {
-    "channels": 4, "filter_scales": (1.0,), "pooling": ((2, 2, 2),), "kernels": ((3, 3, 3),) * 2,
-    "patches": ((8, 32, 32),), "tile": (16, 32, 32), "batch_size": 2,
+    "channels": 4, "filter_scales": (1.0,), "learned_filters": False, "pooling": ((2, 2, 2),),
+    "kernels": ((3, 3, 3),) * 2, "patches": ((8, 32, 32),), "tile": (16, 32, 32), "batch_size": 2,
 }  # fmt: skip
 CONFIG = TrainingConfig(steps=2, device="cpu", options=QUICK, held_out=0.2)
 

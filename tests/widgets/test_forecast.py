@@ -42,6 +42,7 @@ def choose(dock, model: str) -> None:
 
 def test_what_training_needs_is_shown_before_it(painted, foreseen):
     press(painted, "step Train")
+    find(painted, "minutes to train").setValue(5)
     says(painted, "needs about 1.2 GB of 8.1 GB free · 5 min")
     assert line(painted).property("role") == "muted"
     volume, n_classes, config, resume = foreseen[-1]
@@ -65,6 +66,7 @@ def test_the_line_follows_what_is_chosen(painted, foreseen, model):
 
 def test_a_tight_fit_is_a_warning_that_says_what_was_made_smaller(painted, foreseen):
     press(painted, "step Train")
+    find(painted, "minutes to train").setValue(5)
     choose(painted, "unet2d")
     says(painted, "8.1 GB free · patches of 8 x 8 x 8 voxels, to fit · 5 min")
     assert line(painted).property("role") == "warning"
