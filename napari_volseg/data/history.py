@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
+from napari_volseg.data.tiles import around, box_size
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -188,24 +190,10 @@ def whole(labels: NDArray[Any]) -> Region:
     return slice(0, z), slice(0, y), slice(0, x)
 
 
-def around(boxes: list[Region]) -> Region:
-    """Return the smallest box that holds all of these."""
-    low = np.min([[side.start for side in box] for box in boxes], axis=0)
-    high = np.max([[side.stop for side in box] for box in boxes], axis=0)
-    z, y, x = (slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
-    return z, y, x
-
-
 def within(box: Region, start: list[int]) -> Region:
     """Return a box as seen from a corner (z, y, x)."""
     z, y, x = (slice(side.start - s, side.stop - s) for side, s in zip(box, start, strict=True))
     return z, y, x
-
-
-def box_size(box: Region) -> int:
-    """Return how many voxels a box holds."""
-    z, y, x = (side.stop - side.start for side in box)
-    return int(z * y * x)
 
 
 def _pieces(box: Region) -> Iterator[Region]:

@@ -192,6 +192,20 @@ def meet(one: Region, other: Region) -> Region:
     return z, y, x
 
 
+def around(boxes: Sequence[Region]) -> Region:
+    """Return the smallest box that holds all of these."""
+    z, y, x = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*boxes, strict=True)
+    )
+    return z, y, x
+
+
+def box_size(box: Region) -> int:
+    """Return how many voxels a box holds."""
+    return math.prod(side.stop - side.start for side in box)
+
+
 def relative(region: Region, to: Region) -> Region:
     """Return where a region lies inside another one."""
     z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, to, strict=True))
@@ -200,4 +214,4 @@ def relative(region: Region, to: Region) -> Region:
 
 def voxels_read(tiles: Iterable[Tile]) -> int:
     """How many voxels of a volume tiles read, some of them more than once: what they cost."""
-    return sum(math.prod(side.stop - side.start for side in tile.read) for tile in tiles)
+    return sum(box_size(tile.read) for tile in tiles)

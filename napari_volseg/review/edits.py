@@ -12,8 +12,7 @@ import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.history import around
-from napari_volseg.data.tiles import crop_around, relative
+from napari_volseg.data.tiles import around, crop_around, relative
 from napari_volseg.review.fixes import MARGIN, bridge, fill_holes, find_seeds, smooth, split
 from napari_volseg.review.kept import describe_object
 from napari_volseg.review.objects import Objects

@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.data.tiles import crop_around
+from napari_volseg.data.tiles import around, crop_around, relative
 from napari_volseg.sparse.filters import cells_around, refined
 from napari_volseg.sparse.plan import Triple, plan_resolution, pooled, valid_margin
 from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_volseg.data.tiles import Region
 
@@ -74,15 +74,21 @@ class LearnedFilters(nn.Module):
         The image is a volume, or a block of one that begins at a multiple of
         ``learned_alignment``.
         """
+        (found,) = self.responses_of_each(image, [core])
+        return found
+
+    def responses_of_each(self, image: Tensor, cores: Sequence[Region]) -> Iterator[Tensor]:
+        """Yield the responses of several cores; the network runs once, over all of them."""
         cells, align = cells_of(self.voxel), learned_alignment(self.voxel)
-        seen, within = crop_around(core, learned_reach(self.voxel), align, image.shape[2:])
+        seen, _ = crop_around(around(cores), learned_reach(self.voxel), align, image.shape[2:])
         gray = image[(slice(None), slice(None), *seen)]
         batch, channels = gray.shape[:2]
         gray = pad_to_multiple(gray.flatten(0, 1)[:, None], align, "replicate")
         coarse = self.unet(functional.avg_pool3d(gray, cells))
-        (z, y, x), inside = cells_around(within, cells, coarse.shape[2:])
-        found = refined(coarse[:, :, z, y, x], cells, inside)
-        return found.reshape(batch, channels * LEARNED, *found.shape[2:])
+        for part in cores:
+            (z, y, x), inside = cells_around(relative(part, seen), cells, coarse.shape[2:])
+            found = refined(coarse[:, :, z, y, x], cells, inside)
+            yield found.reshape(batch, channels * LEARNED, *found.shape[2:])
 
     def unet(self, image: Tensor) -> Tensor:
         """Map cells (B, 1, Z, Y, X) to features (B, 16, Z, Y, X)."""

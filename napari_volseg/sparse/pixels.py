@@ -13,12 +13,12 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
+from napari_volseg.sparse.labeled_blocks import labeled_responses
 from napari_volseg.sparse.learned_filters import (
     LEARNED,
     LearnedFilters,
@@ -29,7 +29,7 @@ from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
 from napari_volseg.sparse.plan import Triple, each
-from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
+from napari_volseg.sparse.position import POSITION_CHANNELS
 from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
 if TYPE_CHECKING:
@@ -40,16 +40,6 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 M = TypeVar("M", bound=nn.Module)
-
-BLOCK = 64
-"""Width of the blocks in which labeled slices are filtered, in voxels. Across the slice a
-block is as thin as the filters' grids allow: most of a cube would be filtered for nothing."""
-
-MOST_VOXELS = 100_000
-"""Labeled voxels that the classifier learns from; more add nothing but time."""
-
-FEWEST_VOXELS = 2_000
-"""Of a class, before those of others are enough."""
 
 LINEAR_SCALES = 2
 """Scales, from the finest, at which the opinion that knows the place sees unbent gray values
@@ -195,11 +185,15 @@ class PixelClassifier(nn.Module):
         Also of the gray values without their bend: bent, what is faint is seen; unbent,
         edges stay where they are.
         """
+        yield from self.fixed_responses(gray, core)
+        if self.learned is not None:
+            yield self.learned.responses(gray, core)
+
+    def fixed_responses(self, gray: Tensor, core: Region) -> Iterator[Tensor]:
+        """Yield those of ``gray_responses`` that are not learned."""
         linear = gray.clamp(max=BRIGHTEST).sinh()
         yield from filter_bank(gray, self.scales, self.voxel, core)
         yield from filter_bank(linear, self.scales[:NEAR_SCALES], self.voxel, core)
-        if self.learned is not None:
-            yield self.learned.responses(gray, core)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map responses (N, F) to the logits of each opinion (E, N, K)."""
@@ -252,82 +246,6 @@ def region_responses(
     """Filter responses (1, F, z, y, x) of a region's gray values, from no more than they see."""
     around, within = crop_around(region, classifier.reach, classifier.alignment, case.volume.shape)
     return torch.cat(list(classifier.gray_responses(case.read(around).to(device)[None], within)), 1)
-
-
-def labeled_responses(
-    pool: Pool, classifier: PixelClassifier
-) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Filter responses and class index of labeled voxels, block by block.
-
-    Of very many labeled voxels, blocks are drawn; those with rare classes are not left out.
-
-    Yields
-    ------
-    done : float
-        Part of the work that is done, 0 to 1.
-    features : float32 (N, F)
-    classes : int64 (N,)
-        Both on the pool's device.
-    """
-    random = np.random.default_rng(0)
-    blocks = [(case, *block) for case in pool.cases for block in labeled_blocks(case, classifier)]
-    found = torch.zeros(pool.n_classes, dtype=torch.long)
-    for done, index in enumerate(random.permutation(len(blocks)), start=1):
-        case, core, voxels, classes = blocks[index]
-        if found.sum() > MOST_VOXELS and (found[classes] >= FEWEST_VOXELS).all():
-            continue
-        found += classes.bincount(minlength=pool.n_classes)
-        features = voxel_responses(classifier, case, core, voxels, pool.device)
-        yield done / len(blocks), features, classes.to(pool.device)
-
-
-def voxel_responses(
-    classifier: PixelClassifier, case: PoolCase, core: Region, voxels: Tensor, device: torch.device
-) -> Tensor:
-    """Filter responses (N, F) of voxels (N, 3) of a core; where they are the same again, kept."""
-    learned = classifier.learned is not None
-    filters = ("responses", classifier.scales, classifier.voxel, classifier.position, learned)
-    kept = case.kept.setdefault(filters, {})
-    key = tuple((side.start, side.stop) for side in core)
-    if key in kept and torch.equal(kept[key][0], voxels):
-        features: Tensor = kept[key][1]
-        return features
-    responses = region_responses(classifier, case, core, device)[0]
-    if classifier.position:
-        responses = with_region_position(responses, core, case.volume.shape)
-    z, y, x = (voxels - torch.tensor([side.start for side in core])).T.to(device)
-    features = responses[:, z, y, x].T
-    kept[key] = voxels, features
-    return features
-
-
-def labeled_blocks(
-    case: PoolCase, classifier: PixelClassifier
-) -> Iterator[tuple[Region, Tensor, Tensor]]:
-    """Cut the labeled slices of a case into blocks.
-
-    Yields
-    ------
-    core : region
-    voxels : int64 (N, 3)
-        The labeled voxels in it that belong to slices of one orientation.
-    classes : int64 (N,)
-    """
-    voxels, classes = case.labeled()
-    axes = torch.from_numpy(np.concatenate(case.axes))
-    align = classifier.alignment
-    for axis in range(3):
-        edges = [a if n == axis else -(-BLOCK // a) * a for n, a in enumerate(align)]
-        own, own_classes = voxels[axes == axis], classes[axes == axis]
-        corners, block = torch.unique(own // torch.tensor(edges), dim=0, return_inverse=True)
-        by_block = torch.argsort(block)
-        parts = torch.split(by_block, block.bincount(minlength=len(corners)).tolist())
-        for corner, part in zip(corners.tolist(), parts, strict=True):
-            z, y, x = (
-                slice(c * e, min((c + 1) * e, n))
-                for c, e, n in zip(corner, edges, case.volume.shape, strict=True)
-            )
-            yield (z, y, x), own[part], own_classes[part]
 
 
 def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -> Batch:

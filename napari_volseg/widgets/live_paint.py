@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QWidget
 
-from napari_volseg.data.history import around, box_size
+from napari_volseg.data.tiles import around, box_size
 from napari_volseg.training.events import NewLabels
 from napari_volseg.widgets.layers import classes_of
 from napari_volseg.widgets.parts import column, duration, label, named, say

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.data.history import around, within
+from napari_volseg.data.history import within
+from napari_volseg.data.tiles import around
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

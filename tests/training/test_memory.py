@@ -11,7 +11,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.unet3d import UNet3D
-from napari_volseg.sparse import patches, pixels
+from napari_volseg.sparse import labeled_blocks, patches
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training import loop
 from napari_volseg.training.events import Command
@@ -67,7 +67,7 @@ def in_training(net, image) -> bool:
 
 
 STAGES = {
-    "prepare": (pixels, "region_responses"),
+    "prepare": (labeled_blocks, "block_responses"),
     "sample": (patches, "sample_batch"),
     "forward": (UNet3D, "unet", in_training),
     "backward": (torch.Tensor, "backward"),

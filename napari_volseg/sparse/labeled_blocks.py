@@ -1,0 +1,191 @@
+"""The features of labeled voxels, from which the pixel classifier learns.
+
+Labeled slices are cut into blocks, for most of a volume is filtered for nothing. What learned
+filters see is far wider than a block: they run once over blocks that lie near each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_volseg.data.tiles import around, box_size, crop_around, relative
+from napari_volseg.sparse.filters import alignment, widest_reach
+from napari_volseg.sparse.learned_filters import learned_alignment, learned_reach
+from napari_volseg.sparse.position import with_region_position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.sparse.pixels import PixelClassifier
+    from napari_volseg.sparse.pool import Pool, PoolCase
+
+BLOCK = 64
+"""Width of the blocks in which labeled slices are filtered, in voxels. Across the slice a
+block is as thin as the filters' grids allow: most of a cube would be filtered for nothing."""
+
+MOST_VOXELS = 100_000
+"""Labeled voxels that the classifier learns from; more add nothing but time."""
+
+FEWEST_VOXELS = 2_000
+"""Of a class, before those of others are enough."""
+
+MOST_SEEN = 200**3
+"""Voxels over which learned filters run at once: no more than the prediction of a tile takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Labeled voxels of slices of one orientation.
+
+    Attributes
+    ----------
+    case : PoolCase
+    core : region
+        Where they are.
+    voxels : int64 (N, 3)
+    classes : int64 (N,)
+    """
+
+    case: PoolCase
+    core: Region
+    voxels: Tensor
+    classes: Tensor
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """The sides of its core."""
+        return tuple(end for side in self.core for end in (side.start, side.stop))
+
+
+def labeled_responses(
+    pool: Pool, classifier: PixelClassifier
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """Filter responses and class index of labeled voxels, block by block.
+
+    Of very many labeled voxels, blocks are drawn; those with rare classes are not left out.
+    Where a block is the same again, its responses were kept.
+
+    Yields
+    ------
+    done : float
+        Part of the work that is done, 0 to 1.
+    features : float32 (N, F)
+    classes : int64 (N,)
+        Both on the pool's device.
+    """
+    learned = classifier.learned is not None
+    filters = ("responses", classifier.scales, classifier.voxel, classifier.position, learned)
+    drawn, done = drawn_blocks(pool, classifier), 0
+    for case in pool.cases:
+        kept = case.kept.setdefault(filters, {})
+        new = []
+        for block in (block for block in drawn if block.case is case):
+            if block.key in kept and torch.equal(kept[block.key][0], block.voxels):
+                done += 1
+                yield done / len(drawn), kept[block.key][1], block.classes.to(pool.device)
+            else:
+                new.append(block)
+        for group in neighbors(new, classifier):
+            found = block_responses(classifier, case, [b.core for b in group], pool.device)
+            for block, responses in zip(group, found, strict=True):
+                features = voxels_of(block, classifier, responses)
+                kept[block.key] = block.voxels, features
+                done += 1
+                yield done / len(drawn), features, block.classes.to(pool.device)
+
+
+def drawn_blocks(pool: Pool, classifier: PixelClassifier) -> list[Block]:
+    """Draw blocks until there are enough labeled voxels, and of each class."""
+    blocks = [block for case in pool.cases for block in labeled_blocks(case, classifier)]
+    found = torch.zeros(pool.n_classes, dtype=torch.long)
+    drawn = []
+    for index in np.random.default_rng(0).permutation(len(blocks)):
+        block = blocks[index]
+        if found.sum() <= MOST_VOXELS or (found[block.classes] < FEWEST_VOXELS).any():
+            found += block.classes.bincount(minlength=pool.n_classes)
+            drawn.append(block)
+    return drawn
+
+
+def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Block]:
+    """Cut the labeled slices of a case into blocks."""
+    voxels, classes = case.labeled()
+    axes = torch.from_numpy(np.concatenate(case.axes))
+    align = classifier.alignment
+    for axis in range(3):
+        edges = [a if n == axis else -(-BLOCK // a) * a for n, a in enumerate(align)]
+        own, own_classes = voxels[axes == axis], classes[axes == axis]
+        corners, block = torch.unique(own // torch.tensor(edges), dim=0, return_inverse=True)
+        by_block = torch.argsort(block)
+        parts = torch.split(by_block, block.bincount(minlength=len(corners)).tolist())
+        for corner, part in zip(corners.tolist(), parts, strict=True):
+            z, y, x = (
+                slice(c * e, min((c + 1) * e, n))
+                for c, e, n in zip(corner, edges, case.volume.shape, strict=True)
+            )
+            yield Block(case, (z, y, x), own[part], own_classes[part])
+
+
+def neighbors(blocks: Sequence[Block], classifier: PixelClassifier) -> list[list[Block]]:
+    """Group blocks of a volume where learned filters see no more of it together than apart."""
+    reach = learned_reach(classifier.voxel)
+
+    def seen(box: Region) -> int:
+        needed, _ = crop_around(box, reach, (1, 1, 1), blocks[0].case.volume.shape)
+        return box_size(needed)
+
+    groups = [(block.core, [block]) for block in sorted(blocks, key=lambda block: block.key)]
+    before = 0
+    # Rows of blocks first, then rows with rows, until nothing is saved any more.
+    while before != len(groups):
+        before, apart, groups = len(groups), groups, []
+        for box, members in apart:
+            best, least = None, seen(box)
+            for index, (other, _) in enumerate(groups):
+                together = seen(around([box, other]))
+                if together <= MOST_SEEN and together - seen(other) <= least:
+                    best, least = index, together - seen(other)
+            if best is None:
+                groups.append((box, members))
+            else:
+                other, near = groups[best]
+                groups[best] = around([box, other]), near + members
+    return [members for _, members in groups]
+
+
+def block_responses(
+    classifier: PixelClassifier, case: PoolCase, cores: Sequence[Region], device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the filter responses (F, z, y, x) of the gray values of cores near each other."""
+    voxel, shape = classifier.voxel, case.volume.shape
+    reach, align = widest_reach(classifier.scales, voxel), alignment(classifier.scales, voxel)
+
+    def read(region: Region) -> Tensor:
+        return case.read(region).to(device)[None]
+
+    learned: Iterator[Tensor | None] = repeat(None)
+    if classifier.learned is not None:
+        box = around(cores)
+        seen, _ = crop_around(box, learned_reach(voxel), learned_alignment(voxel), shape)
+        parts = [relative(core, seen) for core in cores]
+        learned = classifier.learned.responses_of_each(read(seen), parts)
+    for core, last in zip(cores, learned, strict=False):
+        seen, within = crop_around(core, reach, align, shape)
+        found = list(classifier.fixed_responses(read(seen), within))
+        yield torch.cat(found if last is None else [*found, last], 1)[0]
+
+
+def voxels_of(block: Block, classifier: PixelClassifier, responses: Tensor) -> Tensor:
+    """Features (N, F) of the voxels of a block whose core has these responses (F, z, y, x)."""
+    if classifier.position:
+        responses = with_region_position(responses, block.core, block.case.volume.shape)
+    start = torch.tensor([side.start for side in block.core])
+    z, y, x = (block.voxels - start).T.to(responses.device)
+    return responses[:, z, y, x].T
