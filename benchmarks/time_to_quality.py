@@ -2,9 +2,9 @@
 
 One training of --minutes for each case of `volumes.py`: every checkpoint that it hands out
 predicts the volume. Reported is the mean foreground IoU over the voxels that were not
-painted, by seconds of training; the predictions themselves are not counted. A random forest (`rivals.py`, with or
-without position) sees the same paint; its seconds are those of its features, trees and
-labels of all voxels.
+painted, by seconds of training; the predictions themselves are not counted. A random forest
+(`rivals.py`, with position or without) sees the same paint; its seconds are those of its
+features, trees and labels of all voxels.
 
     python benchmarks/time_to_quality.py [--data FOLDER] [--cases NAME ...] [--minutes 5]
         [--device cpu] [-o out/time_to_quality.json] [--plot FILE.png]
