@@ -9,8 +9,7 @@ Meta-learning with Differentiable Closed-form Solvers, section 3). So the networ
 features with which little paint is enough, for whatever is painted. Nothing of any real
 volume is in them.
 
-Written is what `sparse/learned_filters.py` reads: the weights of the running average, with
-batch normalization folded into the convolutions.
+Written is what `sparse/learned_filters.py` reads: the weights of the running average.
 """
 
 from __future__ import annotations
@@ -163,18 +162,11 @@ def some(mask: Tensor, most: int) -> Tensor:
     return found[torch.randint(max(1, len(found)), (min(most, len(found)),), device=found.device)]
 
 
-def folded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold batch normalization into the convolutions before it."""
-    kept = {k: v.clone() for k, v in weights.items() if k.startswith("lift")}
-    for name in (k for k in weights if k.endswith("running_mean")):
-        block, index = name.removesuffix(".running_mean").rsplit(".", 1)
-        own = f"{block}.{index}."
-        before = f"{block}.{int(index) - 1}."
-        gain = weights[own + "weight"] / (weights[own + "running_var"] + 1e-5).sqrt()
-        kept[before + "weight"] = weights[before + "weight"] * gain.view(-1, 1, 1, 1, 1)
-        shifted = weights[before + "bias"] - weights[own + "running_mean"]
-        kept[before + "bias"] = shifted * gain + weights[own + "bias"]
-    return {k: v.contiguous().cpu() for k, v in kept.items()}
+def written(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that make features, without those that count and classify."""
+    left_out = ("classify", "num_batches_tracked")
+    kept = {k: v for k, v in weights.items() if not any(name in k for name in left_out)}
+    return {name: value.contiguous().cpu() for name, value in kept.items()}
 
 
 def main() -> None:
@@ -212,8 +204,8 @@ def main() -> None:
         if step % 50 == 0:
             mean = sum(losses) / len(losses), sum(ious) / len(ious)
             print(f"{step:6} steps, loss {mean[0]:.4f}, IoU {mean[1]:.4f}", flush=True)
-            save_file(folded(averaged), arguments.o)
-    save_file(folded(averaged), arguments.o)
+            save_file(written(averaged), arguments.o)
+    save_file(written(averaged), arguments.o)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 
 from napari_volseg.sparse import learned_filters
 from napari_volseg.sparse.learned_filters import LearnedFilters, learned_weights
-from resources.pretrain import Learner, Pairs, folded, interpolated, ridge_regression
+from resources.pretrain import Learner, Pairs, interpolated, ridge_regression, written
 from resources.scenes import FEWEST_PAINTED, GRIDS, draw_tasks
 
 
@@ -39,11 +39,11 @@ def test_the_filters_that_are_written_are_those_that_were_learned(monkeypatch):
     for name, value in learner.unet.state_dict().items():
         if "running" in name or name.endswith(("weight", "bias")):
             value.copy_(torch.rand_like(value) * 0.5 + 0.1 * ("var" in name))
-    written = folded(learner.unet.state_dict())
-    assert {k: v.shape for k, v in written.items()} == {
+    weights = written(learner.unet.state_dict())
+    assert {k: v.shape for k, v in weights.items()} == {
         k: v.shape for k, v in learned_weights().items()
     }
-    monkeypatch.setattr(learned_filters, "learned_weights", lambda: written)
+    monkeypatch.setattr(learned_filters, "learned_weights", lambda: weights)
     image = torch.randn(1, 1, 8, 12, 12)
     with torch.no_grad():
         expected = learner.unet.eval().features(image)

@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 from napari_volseg import __version__
 from napari_volseg.cli.masks import compare, surfaces
 from napari_volseg.cli.options import Json, ObjectOptions, Output, TrainingOptions, Unlabeled
-from napari_volseg.cli.terminal import check_display, check_output, print_json, say
+from napari_volseg.cli.terminal import check_display, check_output, print_json, say, silence_if
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
 
@@ -153,7 +153,8 @@ def train(
 ) -> int:
     """Train a network on one or many partly labeled images, and save it.
 
-    Ctrl-C stops it and saves what there is.
+    Ctrl-C stops it and saves what there is. On several GPUs of one machine:
+    torchrun --nproc-per-node=gpu -m napari_volseg train ...
 
     Parameters
     ----------
@@ -175,9 +176,14 @@ def train(
     """
     check_output(output, files)
     from napari_volseg.cli.train import read_cases, read_start, run_training
+    from napari_volseg.training.processes import processes_joined
 
     checkpoint, config = read_start(resume, options or {})
-    trained = run_training(read_cases(files, unlabeled, proposals), config, checkpoint, output)
+    cases = read_cases(files, unlabeled, proposals)
+    with processes_joined() as number, silence_if(number > 0):
+        trained = run_training(cases, config, checkpoint, output)
+    if number > 0:
+        return 0
     if as_json:
         print_json(trained.to_json())
     else:

@@ -10,8 +10,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -78,8 +79,21 @@ def _lines(title: str) -> Report:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+def silence_if(quiet: bool) -> Iterator[None]:
+    """Say nothing of what goes on, if another process says it already; errors still rise."""
+    with redirect_stderr(StringIO()) if quiet else nullcontext():
+        yield
+
+
+@contextmanager
+def stop_on_interrupt(twice: bool = True) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a polite request; the second interrupts as usual.
+
+    Parameters
+    ----------
+    twice : bool
+        Whether there is a second one. A process among several gets each of them from the
+        terminal and again from what started it.
 
     Yields
     ------
@@ -89,10 +103,12 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     pressed = threading.Event()
 
     def note(signum: int, frame: FrameType | None) -> None:
-        if pressed.is_set():
+        if pressed.is_set() and twice:
             raise KeyboardInterrupt
+        if not pressed.is_set():
+            again = "; press Ctrl-C again to stop at once and lose the training" if twice else ""
+            say(f"stopping after this step{again}")
         pressed.set()
-        say("stopping after this step; press Ctrl-C again to stop at once and lose the training")
 
     before = signal.signal(signal.SIGINT, note)
     try:

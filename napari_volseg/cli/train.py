@@ -14,6 +14,7 @@ from napari_volseg.review.reliability import evidence_json, held_out_figures, re
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training.events import Command, Progress
 from napari_volseg.training.loop import train
+from napari_volseg.training.processes import process_number, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -127,7 +128,7 @@ def run_training(
     """
     last = memory = None
     iou = None
-    with stop_on_interrupt() as requested, progress("training") as report:
+    with stop_on_interrupt(twice=not several()) as requested, progress("training") as report:
         for last in _follow(train(cases, config, resume=checkpoint), requested):
             iou = last.score.mean_foreground_iou if last.score else iou
             report(last.fraction, _describe(last, iou))
@@ -140,7 +141,8 @@ def run_training(
         raise RuntimeError("the training ended without a checkpoint")
     if requested() and not last.step:
         raise KeyboardInterrupt
-    save_model(last.checkpoint, output)
+    if process_number() == 0:
+        save_model(last.checkpoint, output)
     return Trained(
         output,
         last.checkpoint,

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from napari_volseg.sparse.learned_filters import STEPS, fitted, learned_weights
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari_volseg.sparse.plan import Triple
 
 CONVOLUTIONS = nn.Conv2d | nn.Conv3d
 TRANSPOSED = nn.ConvTranspose2d | nn.ConvTranspose3d
+
+FIRST = "down.0.0.weight"
+"""Of a 3D U-Net, the weight of the convolution that sees the image."""
 
 
 def he_weights(module: nn.Module, slope: float = 0.0) -> None:
@@ -59,3 +65,27 @@ def he_initialize(module: nn.Module, heads: Iterable[nn.Module] = (), slope: flo
     for head in heads:
         for parameter in head.parameters():
             nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def learned_initialize(
+    module: nn.Module, channels: int, pooling: Sequence[Triple], kernels: Sequence[Triple]
+) -> None:
+    """Begin a 3D U-Net with what was learned on generated volumes, if it has that shape.
+
+    Parameters
+    ----------
+    channels : int
+        Of the image: they are seen alike. Whatever else the network sees, as its position, means
+        nothing at first.
+    """
+    own = module.state_dict()
+    # Where only shapes are computed with, there are no values to begin with.
+    if len(kernels) != STEPS or own[FIRST].is_meta:
+        return
+    weights = fitted(learned_weights(), pooling, kernels)
+    gray = weights[FIRST]
+    weights[FIRST] = gray.new_zeros(len(gray), own[FIRST].shape[1], *gray.shape[2:])
+    weights[FIRST][:, :channels] = gray / channels
+    if all(name in own and own[name].shape == weight.shape for name, weight in weights.items()):
+        module.load_state_dict(weights, strict=False)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
-from napari_volseg.models.initialize import he_initialize
+from napari_volseg.models.initialize import he_initialize, learned_initialize
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import (
@@ -96,11 +96,14 @@ class UNet3DConfig:
     voxel side; none in the paper."""
 
     learned_filters: bool = False
-    """Whether that pixel classifier also sees the responses of a small network that learned
-    on generated volumes what tells things apart."""
+    """Whether that pixel classifier also sees what a small network, which learned on generated
+    volumes what tells things apart, makes of the image."""
 
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Voxel size (z, y, x) relative to the finest side, for the filters."""
+
+    learned_start: bool = False
+    """Whether the network, if it has that one's width and steps, begins with its weights."""
 
     position: bool = False
     """Whether the network is told where in the volume a voxel is, which tells anatomy apart
@@ -156,15 +159,9 @@ class UNet3D(nn.Module):
         self.config = config
         width = config.channels
         self.pixels = None
-        if config.filter_scales:
-            self.pixels = PixelClassifier(
-                in_channels,
-                n_classes,
-                config.filter_scales,
-                config.voxel,
-                config.position,
-                config.learned_filters,
-            )
+        if scales := config.filter_scales:
+            seen = config.voxel, config.position, config.learned_filters
+            self.pixels = PixelClassifier(in_channels, n_classes, scales, *seen)
         in_channels += config.position * POSITION_CHANNELS
         self.down = nn.ModuleList()
         for step, kernel in enumerate(config.kernels):
@@ -243,9 +240,11 @@ def crop_center(features: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def build(config: UNet3DConfig, in_channels: int, n_classes: int) -> UNet3D:
-    """Build the network, He-initialized as usual for ReLU."""
+    """Build the network, He-initialized as usual for ReLU, or as learned on generated volumes."""
     module = UNet3D(config, in_channels, n_classes)
     he_initialize(module, [module.classify])
+    if config.learned_start:
+        learned_initialize(module, in_channels, config.pooling, config.kernels)
     return module
 
 
@@ -279,6 +278,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         test_statistics="running",
         filter_scales=FILTER_SCALES,
         learned_filters=True,
+        learned_start=True,
         position=True,
         voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,

@@ -27,7 +27,7 @@ from napari_volseg.sparse.plan import Triple, plan_resolution, pooled, valid_mar
 from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_volseg.data.tiles import Region
 
@@ -59,13 +59,8 @@ class LearnedFilters(nn.Module):
         self.voxel = tuple(voxel)
         self.pooling, kernels = resolution(self.voxel)
         # Kept in the model file: it predicts the same with whatever weights come later.
-        for name, weight in learned_weights().items():
-            part, step, *_ = name.split(".")
-            if part == "lift":
-                weight = fitted_lift(weight, self.pooling[-1 - int(step)])
-            elif weight.ndim == 5:
-                level = int(step) if part == "down" else STEPS - 2 - int(step)
-                weight = fitted_kernel(weight, kernels[level])
+        weights = folded(fitted(learned_weights(), self.pooling, kernels))
+        for name, weight in weights.items():
             self.register_buffer(name.replace(".", "_"), weight)
 
     def responses(self, image: Tensor, core: Region) -> Tensor:
@@ -147,8 +142,23 @@ def learned_reach(voxel: Sequence[float]) -> Triple:
 
 @cache
 def learned_weights() -> dict[str, Tensor]:
-    """Read the weights that `resources/pretrain.py` wrote."""
+    """Read the weights that `resources/pretrain.py` wrote, named as in `models/unet3d.py`."""
     return load_file(WEIGHTS)
+
+
+def fitted(
+    weights: Mapping[str, Tensor], pooling: Sequence[Triple], kernels: Sequence[Triple]
+) -> dict[str, Tensor]:
+    """Fit the weights to a network of as many steps that leaves some axes alone in some."""
+    found = dict(weights)
+    for name, weight in weights.items():
+        part, step, *_ = name.split(".")
+        if part == "lift":
+            found[name] = fitted_lift(weight, pooling[-1 - int(step)])
+        elif weight.ndim == 5:
+            level = int(step) if part == "down" else STEPS - 2 - int(step)
+            found[name] = fitted_kernel(weight, kernels[level])
+    return found
 
 
 def fitted_kernel(weight: Tensor, kernel: Triple) -> Tensor:
@@ -168,3 +178,17 @@ def fitted_lift(weight: Tensor, pool: Triple) -> Tensor:
         if size == 1:
             weight = weight.mean(axis, keepdim=True)
     return weight.contiguous(memory_format=torch.channels_last_3d)
+
+
+def folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fold batch normalization into the convolutions before it."""
+    kept = {k: v for k, v in weights.items() if k.startswith("lift")}
+    for name in (k for k in weights if k.endswith("running_mean")):
+        block, index = name.removesuffix(".running_mean").rsplit(".", 1)
+        own = f"{block}.{index}."
+        before = f"{block}.{int(index) - 1}."
+        gain = weights[own + "weight"] / (weights[own + "running_var"] + 1e-5).sqrt()
+        kept[before + "weight"] = weights[before + "weight"] * gain.view(-1, 1, 1, 1, 1)
+        shifted = weights[before + "bias"] - weights[own + "running_mean"]
+        kept[before + "bias"] = shifted * gain + weights[own + "bias"]
+    return kept

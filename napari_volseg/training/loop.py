@@ -33,6 +33,13 @@ from napari_volseg.training.labels import Material, take_labels
 from napari_volseg.training.memory import batched, step_down
 from napari_volseg.training.plan_memory import plan_memory
 from napari_volseg.training.priority import lower_thread_priority
+from napari_volseg.training.processes import (
+    anywhere,
+    average_gradients,
+    failing_together,
+    of_the_first,
+    process_number,
+)
 from napari_volseg.training.run import (
     Run,
     add_classes,
@@ -102,7 +109,9 @@ def train(
         check_resume(resume, cases, config)
         model_config = resumed_config(architecture, resume)
     volumes = [case.volume for case in cases]
-    plan = plan_memory(architecture, model_config, config, volumes, pool.n_classes, device)
+    plan = of_the_first(
+        plan_memory(architecture, model_config, config, volumes, pool.n_classes, device)
+    )
     model_config = plan.model_config
 
     def build() -> nn.Module:
@@ -190,7 +199,8 @@ def train(
             asked = heard
         elif isinstance(heard, NewLabels):
             told.append(heard)
-        return heard is Command.STOP
+        run.seconds, run.scoring_seconds = of_the_first((run.seconds, run.scoring_seconds))
+        return anywhere(heard is Command.STOP)
 
     loss = None
     while budget.ended(run):
@@ -241,7 +251,7 @@ def train(
             stages = make_stages()
             run.seconds += time.perf_counter() - began
             continue
-        run.seconds += time.perf_counter() - began
+        run.seconds = of_the_first(run.seconds + time.perf_counter() - began)
         if stage.schedule(budget.stage_fraction(run), run.scores) == 0:
             end_stage(run)
         while budget.ended(run):
@@ -251,10 +261,11 @@ def train(
         if finished or budget.score_due(run):
             began = time.perf_counter()
             judged = replace(material.pool, counts=learned.counts)
-            score = score_held_out(run.averaged, model_config, architecture, judged)
+            score = of_the_first(score_held_out(run.averaged, model_config, architecture, judged))
             keep_best(run, score)
-            run.scoring_seconds += time.perf_counter() - began
-            run.seconds += time.perf_counter() - began
+            spent = of_the_first(time.perf_counter() - began)
+            run.scoring_seconds += spent
+            run.seconds += spent
             if score is not None and not finished:
                 budget.settle(run, score.standard_error)
         stop = yield from tell(loss, score, keep=finished or score is not None)
@@ -310,16 +321,19 @@ def take_step(
     factor = stage.schedule(budget.stage_fraction(run), run.scores)
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-    seed = (config.seed * 1_000_003 + run.step) % 2**63
-    batch = stage.sample(torch.Generator().manual_seed(seed))
-    run.module.train()
-    run.optimizer.zero_grad(set_to_none=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        with autocast(config, device):
-            loss = stage.loss(run.module, batch, run.stage_step)
-        loss.backward()  # type: ignore[no-untyped-call]
+    # Of each process its own, in the lower 32 bits: a CPU's generator sees no others.
+    seed = (config.seed * 1_000_003 + run.step + process_number() * 97_654_321) % 2**63
+    with failing_together():
+        batch = stage.sample(torch.Generator().manual_seed(seed))
+        run.module.train()
+        run.optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            with autocast(config, device):
+                loss = stage.loss(run.module, batch, run.stage_step)
+            loss.backward()  # type: ignore[no-untyped-call]
     moving = [p for group in run.optimizer.param_groups for p in group["params"]]
+    average_gradients(run.module, moving)
     norm = nn.utils.clip_grad_norm_(moving, MAX_GRADIENT_NORM)
     # A single bad batch must not ruin the weights: its update is left out.
     if torch.isfinite(norm):

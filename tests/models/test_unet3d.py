@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,7 @@ from napari_volseg.models.unet3d import (
     build,
     walk,
 )
+from napari_volseg.sparse.learned_filters import LearnedFilters, resolution
 from napari_volseg.sparse.plan import plan_patch, plan_resolution, valid_size
 
 SMALL = UNet3DConfig(channels=2, pooling=((2, 2, 2),) * 2, kernels=((3, 3, 3),) * 3)
@@ -50,6 +53,49 @@ def test_channels_follow_figure_2():
         (3, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512),
         (768, 256), (256, 256), (384, 128), (128, 128), (192, 64), (64, 64), (64, 3),
     ]  # fmt: skip
+
+
+FLAT = (12.0, 1.0, 1.0)
+POOLING, KERNELS = resolution(FLAT)
+LEARNED = UNet3DConfig(
+    channels=8,
+    pooling=POOLING,
+    kernels=KERNELS,
+    padding="same",
+    test_statistics="running",
+    position=True,
+    learned_start=True,
+)  # fmt: skip
+
+
+def test_a_network_begins_as_learned_on_generated_volumes():
+    assert KERNELS[0] == (1, 3, 3)
+    module = build(LEARNED, 2, 3).eval()
+    gray = torch.randn(1, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    place = torch.randn(1, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = module.features(torch.cat([gray, gray, place], 1))
+        assert not module.unet(torch.cat([gray, gray, place], 1)).any()
+    torch.testing.assert_close(found, LearnedFilters(FLAT).unet(gray), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"channels": 4},
+        {"normalization": "none"},
+        {"test_statistics": "batch"},
+        {"pooling": ((2, 2, 2),), "kernels": ((3, 3, 3),) * 2},
+    ],
+)
+def test_a_network_of_another_shape_begins_at_random(other):
+    config = replace(LEARNED, **other)
+    torch.manual_seed(0)
+    module = build(config, 1, 2)
+    torch.manual_seed(0)
+    random = build(replace(config, learned_start=False), 1, 2)
+    for one, two in zip(module.parameters(), random.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def opinionated(module: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ from napari_volseg.sparse.learned_filters import (
     LEARNED,
     LearnedFilters,
     cells_of,
+    folded,
     learned_alignment,
     learned_reach,
     learned_weights,
@@ -89,7 +90,7 @@ def test_they_are_kept_with_a_model_and_never_trained(monkeypatch):
     filters = LearnedFilters((1.0, 1.0, 1.0))
     assert not list(filters.parameters())
     kept = filters.state_dict()
-    assert len(kept) == len(learned_weights())
+    assert len(kept) == len(folded(learned_weights()))
     other = {name: torch.zeros_like(w) for name, w in learned_weights().items()}
     monkeypatch.setattr(learned_filters, "learned_weights", lambda: other)
     later = LearnedFilters((1.0, 1.0, 1.0))
