@@ -50,7 +50,7 @@ def same_weights(one, two) -> bool:
 
 def test_learns_a_dense_mask_from_three_slices():
     case = make_case()
-    final = last(train(case, replace(CONFIG, steps=120)))
+    final = last(train(case, replace(CONFIG, steps=60)))
     labels = predict_volume(final.checkpoint, case.volume, device="cpu")
     _, y, x = np.indices(SHAPE)
     truth = (y - 12) ** 2 + (x - 12) ** 2 < 60
