@@ -22,6 +22,14 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
+LONGEST = "test_whole_job", "test_main_job"
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest: no worker is to be at it alone in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture
 def run(capsys):
     """Run a command line; return exit code, stdout and stderr."""

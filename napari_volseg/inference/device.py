@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.inference.cgroup import memory_left
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -52,13 +53,16 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a device has left for us, with what torch keeps of a GPU for later."""
+    """Bytes that a device has left for us, with what torch keeps of a GPU for later.
+
+    On a CPU no more than a container or a batch system leaves.
+    """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return int(psutil.virtual_memory().available)
+    return int(min(psutil.virtual_memory().available, memory_left()))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -33,12 +33,22 @@ CONVOLUTIONS = {aten.convolution.default: 0, aten.convolution_backward.default: 
 SMALL = 20_480
 """Channels times planes times rows of an image up to which torch does not ask oneDNN."""
 
+KEEPS_SHAPE = {torch.Tag.pointwise, torch.Tag.nondeterministic_seeded}
+"""Tags of what leaves a tensor its shape where it works in place; the second: random numbers."""
+
 INDEXING = (
     aten.index.Tensor,
     aten.index_put.default,
     aten.index_put_.default,
     aten._index_put_impl_.default,
 )
+
+
+RESULTS: dict[Any, tuple[Any, list[tuple[Any, ...]]]] = {}
+"""Of what shapes an operation makes which, for all ledgers: asking torch is what takes time."""
+
+MOST_RESULTS = 20_000
+"""That are remembered; the settings of a network ask for some hundred."""
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -65,7 +75,6 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.half = False
         self._on_cpu = device.type == "cpu"
         self._known: set[int] = set()
-        self._results: dict[Any, list[tuple[Any, ...]]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -125,7 +134,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in INDEXING:
             args = (first, by_places(args[1]), *args[2:])
         in_place = func._schema.is_mutable and func.__name__.split(".")[0].endswith("_")
-        if in_place and (first.device != META or torch.Tag.pointwise in func.tags):
+        if in_place and (first.device != META or not KEEPS_SHAPE.isdisjoint(func.tags)):
             return first
         args, kwargs = lifted(args), {name: lifted(value) for name, value in kwargs.items()}
         if func._schema.is_mutable:
@@ -136,17 +145,20 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call what changes nothing; of the same shapes, the result has the same shape again."""
         key = (func, signature(args), signature(tuple(kwargs.items())))
-        if key not in self._results:
+        known = RESULTS.get(key)
+        if known is None:
             made = func(*args, **kwargs)
             found = list(tensors_in(made))
             own = {t.untyped_storage()._cdata for t in tensors_in((args, kwargs))}
             several = isinstance(made, list | tuple)
             plain = len(found) == (len(made) if several else 1)
             if plain and not own & {t.untyped_storage()._cdata for t in found}:
+                if len(RESULTS) >= MOST_RESULTS:
+                    RESULTS.clear()
                 kept = [(t.shape, t.stride(), t.dtype) for t in found]
-                self._results[key] = [(type(made) if several else None, kept)]
+                RESULTS[key] = (type(made) if several else None, kept)
             return made
-        ((several, kept),) = self._results[key]
+        several, kept = known
         made = [torch.empty_strided(s, t, dtype=d, device=META) for s, t, d in kept]
         return several(made) if several else made[0]
 

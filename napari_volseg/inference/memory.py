@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SAFE = 0.8
 """Part of the free memory that may be planned with: estimates err, and others use memory too."""
 
-
 SURELY_ENOUGH = 2000
 """Bytes for each voxel that a tile reads: none of our networks takes as much, so where there is
 more, nothing has to be estimated, which takes a second the first time."""

@@ -15,7 +15,7 @@ from napari_volseg.inference.device import describe_device, out_of_memory, relea
 from napari_volseg.sparse.position import with_region_position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from napari_volseg.data.volume import Volume
     from napari_volseg.models.registry import AnyArchitecture, Walk
@@ -23,13 +23,33 @@ if TYPE_CHECKING:
 MIRRORS = tuple(axes for n in (1, 2, 3) for axes in combinations(range(3), n))
 """Along which axes each image is mirrored that flip averaging sees beside the volume."""
 
-
 WORTHWHILE = 0.9
 """Of what a tile reads, what a half of it may read: the rest of it is context, again."""
 
 
-@torch.inference_mode()
+Opinions = tuple[Region, Tensor, int, int]
+"""A region, the opinions (E, K, z, y, x) on it, regions done, regions in all."""
+
+
 def class_opinions(
+    module: nn.Module,
+    config: object,
+    architecture: AnyArchitecture,
+    volume: Volume,
+    intensity: Intensity,
+    device: torch.device,
+    tiles: Sequence[Tile],
+) -> Iterator[Opinions]:
+    """Yield the class probabilities of tiles of a volume, of each as soon as it is there.
+
+    The parameters are those of ``opinions_in_passes``.
+    """
+    passes = opinions_in_passes(module, config, architecture, volume, intensity, device, tiles)
+    return (found for found in passes if found is not None)
+
+
+@torch.inference_mode()
+def opinions_in_passes(
     module: nn.Module,
     config: object,
     architecture: AnyArchitecture,
@@ -39,7 +59,7 @@ def class_opinions(
     tiles: Sequence[Tile],
     flips: bool = False,
     most: int = 0,
-) -> Iterator[tuple[Region, Tensor, int, int]]:
+) -> Iterator[Opinions | None]:
     """Yield the class probabilities of tiles of a volume.
 
     Those of the network and, where it has one, of each part of its instant answer.
@@ -58,6 +78,7 @@ def class_opinions(
     Yields
     ------
     region, opinions (E, K, z, y, x) on the device, regions done, regions in all
+        Or None, between the passes of a tile that takes several: a time to be closed.
 
     Raises
     ------
@@ -66,7 +87,7 @@ def class_opinions(
     """
     walk = architecture.walk(config, volume.shape)
 
-    def tile_opinions(tile: Tile) -> Tensor:
+    def tile_opinions(tile: Tile) -> Generator[None, None, Tensor]:
         read = read_to_the_end(tile.read, walk, volume.shape) if flips else tile.read
         block = torch.from_numpy(standardize(read_block(volume, read), intensity))
         if walk.position:
@@ -75,18 +96,19 @@ def class_opinions(
         block = block[None].to(device)
         found = architecture.opinions(module, config, block, tile.trim)
         for axes in MIRRORS if flips else ():
+            yield
             along = [2 + axis for axis in axes]
             core = mirrored(tile.trim, axes, block.shape[2:])
             found += architecture.opinions(module, config, block.flip(along), core).flip(along)
         return found / (1 + len(MIRRORS)) if flips else found
 
-    def in_pieces(tile: Tile) -> Tensor:
+    def in_pieces(tile: Tile) -> Generator[None, None, Tensor]:
         """Compute a tile; where memory would run out, or does, one half after the other."""
         read = voxels_read([tile])
         pieces = halves(tile, walk, volume.shape) if 0 < most < read else []
         if not pieces or voxels_read(pieces[:1]) > WORTHWHILE * read:
             try:
-                return tile_opinions(tile)
+                return (yield from tile_opinions(tile))
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -100,12 +122,15 @@ def class_opinions(
                     ) from error
         # Out of the handler, whose error holds on to what the attempt had computed.
         release_memory(device)
-        first, second = (in_pieces(piece) for piece in pieces)
+        first = yield from in_pieces(pieces[0])
+        yield
+        second = yield from in_pieces(pieces[1])
         axis = next(a for a in range(3) if pieces[0].write[a] != pieces[1].write[a])
         return torch.cat([first, second], 2 + axis)
 
     for done, tile in enumerate(tiles, start=1):
-        yield tile.write, in_pieces(tile), done, len(tiles)
+        found = yield from in_pieces(tile)
+        yield tile.write, found, done, len(tiles)
 
 
 def mirrored(core: Region, axes: Sequence[int], shape: Sequence[int]) -> Region:

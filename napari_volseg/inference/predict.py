@@ -24,7 +24,7 @@ from napari_volseg.data.tiles import (
 )
 from napari_volseg.inference.device import pick_device
 from napari_volseg.inference.memory import most_voxels
-from napari_volseg.inference.opinions import class_opinions, tile_around
+from napari_volseg.inference.opinions import class_opinions, opinions_in_passes, tile_around
 from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.registry import AnyArchitecture, Walk, get_architecture
 
@@ -131,23 +131,35 @@ class Predictor:
 
     def predict(self, tiles: Sequence[Tile]) -> Iterator[PredictedRegion]:
         """Predict the regions of some tiles, in their order."""
-        return self._regions(tiles, self.most_voxels)
+        return (piece for piece in self.passes(tiles) if piece is not None)
 
-    def _regions(self, tiles: Sequence[Tile], most: int) -> Iterator[PredictedRegion]:
+    def passes(self, tiles: Sequence[Tile]) -> Iterator[PredictedRegion | None]:
+        """Predict as ``predict`` does; None comes between the passes that a region takes.
+
+        Closing the generator cancels, and need not wait for all passes of a region.
+        """
+        return self._passes(tiles, self.most_voxels)
+
+    def _passes(self, tiles: Sequence[Tile], most: int) -> Iterator[PredictedRegion | None]:
         table = label_table(self.checkpoint.class_ids)
         how = self.module, self.config, self.architecture
         image = self.volume, self.intensity
-        regions = class_opinions(*how, *image, self.device, tiles, self.flips, most)
-        for region, opinions, done, total in regions:
+        passes = opinions_in_passes(*how, *image, self.device, tiles, self.flips, most)
+        for found in passes:
+            if found is None:
+                yield None
+                continue
+            region, opinions, done, total = found
             probabilities = pool_opinions(opinions, self.checkpoint.belief)
             labels = likeliest(probabilities, table)
             yield PredictedRegion(region, labels, probabilities.cpu().numpy(), done, total)
 
-    def look(self, near: View) -> Iterator[PredictedRegion]:
+    def look(self, near: View) -> Iterator[PredictedRegion | None]:
         """Predict a slice alone, to be seen before the regions that it crosses are done.
 
         Yields nothing where it would take more than a fraction of their time. None of what
-        is yielded counts as done: the slice is predicted again with its regions.
+        is yielded counts as done: the slice is predicted again with its regions. None comes
+        as in ``passes``.
         """
         axis, index = near
         shape = self.volume.shape
@@ -156,8 +168,8 @@ class Predictor:
         crossed = [t for t in self.tiles if t.write[axis].start <= index < t.write[axis].stop]
         if voxels_read(thin) <= LOOK * voxels_read(crossed):
             # It waits for no estimate: thin tiles take little.
-            for piece in self._regions(thin, 0):
-                yield replace(piece, done=0, total=len(self.tiles))
+            for piece in self._passes(thin, 0):
+                yield piece and replace(piece, done=0, total=len(self.tiles))
 
 
 def prepare(

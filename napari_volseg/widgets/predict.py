@@ -202,19 +202,19 @@ class PredictStep(QWidget):
             self.predict()
 
     def cancel(self) -> None:
-        """End the prediction at its next region; what is there stays."""
+        """End the prediction at its next region or pass; what is there stays."""
         self.job.cancel()
         self._cancel.setEnabled(False)
         say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
 
-    def _on_event(self, event: PredictedRegion | RegionUncertainty | Predicted) -> None:
+    def _on_event(self, event: PredictedRegion | RegionUncertainty | Predicted | None) -> None:
         if isinstance(event, Predicted):
             if self._overlay is not None:
                 note(self._overlay, doubt=self._uncertainty.values)
             self._session.set_uncertainty(event.uncertainty)
         elif isinstance(event, RegionUncertainty):
             self._uncertainty.show_region(event)
-        else:
+        elif event is not None:
             self._show_region(event)
 
     def _show_region(self, piece: PredictedRegion) -> None:

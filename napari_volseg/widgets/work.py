@@ -87,10 +87,11 @@ class Predicted:
 
 def predict_on(
     checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None, flips: bool
-) -> Iterator[PredictedRegion | RegionUncertainty | Predicted]:
+) -> Iterator[PredictedRegion | RegionUncertainty | Predicted | None]:
     """Predict a volume, the slice on view first, then the regions near it.
 
-    The last event sums up.
+    The last event sums up. None tells nothing: it comes where the prediction can be cancelled
+    in the middle of a region.
 
     Raises
     ------
@@ -105,8 +106,10 @@ def predict_on(
     if near is not None:
         yield from predictor.look(near)
     uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
-    for piece in predictor.predict(order_tiles(predictor.tiles, near)):
+    for piece in predictor.passes(order_tiles(predictor.tiles, near)):
         yield piece
+        if piece is None:
+            continue
         entropy = add_region(uncertainty, piece.region, piece.probabilities)
         yield RegionUncertainty(piece.region, doubt_levels(entropy))
     yield Predicted(uncertainty)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_volseg.inference.ledger import MARKED, META, Ledger
+from napari_volseg.inference.ledger import MARKED, META, RESULTS, Ledger
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 KILO = 4 * 1000
@@ -37,20 +37,34 @@ def test_what_was_there_before_is_counted_once_it_is_used():
 
 def test_what_changes_in_place_takes_no_more():
     with Ledger(CPU) as ledger:
-        values = numbers()
+        values = numbers().normal_()
         values.relu_().add_(1).mul_(torch.ones(1000))
         assert ledger.peak <= 2 * KILO and ledger.held == KILO
 
 
 def test_a_second_time_counts_as_much_as_the_first():
+    """What is known of shapes is known to every ledger, and makes no difference."""
+    RESULTS.clear()
     peaks = []
-    with Ledger(CPU) as ledger:
-        for _ in range(2):
-            ledger.forget_peak()
-            found = numbers().exp() + numbers().sum()
-            peaks.append(ledger.peak)
+    for _ in range(2):
+        with Ledger(CPU) as ledger:
+            for _ in range(2):
+                ledger.forget_peak()
+                found = numbers().exp() + numbers().sum()
+                peaks.append(ledger.peak)
+                del found
+    assert RESULTS and len(set(peaks)) == 1 and peaks[0] > 2 * KILO
+
+
+def test_what_is_remembered_of_shapes_has_an_end(monkeypatch):
+    RESULTS.clear()
+    monkeypatch.setattr("napari_volseg.inference.ledger.MOST_RESULTS", 3)
+    for n in range(1, 9):
+        with Ledger(CPU) as ledger:
+            found = numbers(n).exp()
+            assert ledger.peak == 8 * n
             del found
-    assert peaks[0] == peaks[1] > 2 * KILO
+    assert 0 < len(RESULTS) <= 3
 
 
 def test_what_a_backward_pass_needs_is_held_until_then():

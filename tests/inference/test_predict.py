@@ -294,6 +294,50 @@ def test_tiles_are_halved_where_memory_runs_out(config, monkeypatch):
     np.testing.assert_allclose(whole(pieces, shape), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("first", [1, 2, 8])
+@pytest.mark.parametrize("config", [PADDED, FILTERED], ids=["padded", "filtered"])
+def test_mirrored_tiles_are_halved_where_memory_runs_out(config, first, monkeypatch):
+    """Be it in the first pass over a tile or in a later one."""
+    shape, checkpoint = (8, 40, 56), checkpoint_of(replace(config, tile=(8, 64, 64)))
+    predictor = prepare(checkpoint, noise(shape), "cpu", flips=True)
+    expected = whole(predictor.predict(predictor.tiles), shape)
+    right, seen = UNet3D.unet, []
+
+    def unet(module, image):
+        seen.append(image.numel())
+        if image.numel() == seen[0] and len(seen) >= first:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return right(module, image)
+
+    monkeypatch.setattr(UNet3D, "unet", unet)
+    (piece,) = predictor.predict(predictor.tiles)
+    assert len(seen) == first + 2 * 8 and max(seen[first:]) < seen[0]
+    np.testing.assert_allclose(piece.probabilities, expected, atol=1e-5)
+
+
+def test_flip_averaging_can_be_cancelled_between_its_passes(monkeypatch):
+    right, seen = UNet3D.unet, []
+    monkeypatch.setattr(UNet3D, "unet", lambda *a: seen.append(1) or right(*a))
+    predictor = prepare(checkpoint_of(PADDED), noise((8, 9, 70)), "cpu", flips=True)
+    events = list(predictor.passes(predictor.tiles))
+    regions = [n for n, event in enumerate(events) if event is not None]
+    assert len(regions) == len(predictor.tiles) > 1 and regions == list(range(7, len(events), 8))
+    seen.clear()
+    passes = predictor.passes(predictor.tiles)
+    for wanted in (1, 2, 3):
+        assert next(passes) is None and len(seen) == wanted
+    passes.close()
+    assert list(passes) == []
+
+
+def test_a_tile_in_halves_can_be_cancelled_between_them(monkeypatch):
+    predictor = prepare(checkpoint_of(replace(PADDED, tile=(8, 24, 80))), noise((8, 9, 80)), "cpu")
+    monkeypatch.setattr(predict_module, "most_voxels", lambda *arguments: 8 * 9 * 60)
+    *between, region = predictor.passes(predictor.tiles)
+    assert between and set(between) == {None}
+    assert region.labels.shape == (8, 9, 80)
+
+
 @pytest.mark.parametrize(
     ("error", "refusal"),
     [

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.sparse import labeled_blocks, patches
@@ -19,11 +17,12 @@ from napari_volseg.training.loop import train
 from napari_volseg.training.memory import step_down
 from napari_volseg.training.plan_memory import MemoryPlan
 from napari_volseg.training.run import Run
+from tests.training.test_loop import make_case
 
 SHAPE = (16, 32, 32)
 QUICK = {
-    "channels": 4, "filter_scales": (1.0,), "pooling": ((2, 2, 2),), "kernels": ((3, 3, 3),) * 2,
-    "patches": ((8, 16, 24),), "batch_size": 4,
+    "channels": 4, "filter_scales": (1.0,), "learned_filters": False, "pooling": ((2, 2, 2),),
+    "kernels": ((3, 3, 3),) * 2, "patches": ((8, 16, 24),), "batch_size": 4,
 }  # fmt: skip
 CONFIG = TrainingConfig(steps=4, device="cpu", options=QUICK, held_out=0.2)
 CPU_ERROR = RuntimeError(
@@ -38,15 +37,6 @@ def nothing_is_foreseen(monkeypatch):
     monkeypatch.setattr(
         loop, "plan_memory", lambda network, config, *others: MemoryPlan(0, 0, config)
     )
-
-
-def make_case() -> Case:
-    _, y, x = np.indices(SHAPE)
-    truth = np.where((y - 16) ** 2 + (x - 16) ** 2 < 90, 2, 1).astype(np.uint8)
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[4], labels[:, 12], labels[:, :, 10] = truth[4], truth[:, 12], truth[:, :, 10]
-    noise = np.random.default_rng(0).normal(100, 20, SHAPE)
-    return Case(Volume(((truth > 1) * 60 + noise)[None].astype(np.float32)), Annotation(labels))
 
 
 def fail(monkeypatch, owner, name, when=lambda *args: True, times=1, error=CPU_ERROR):
@@ -79,7 +69,7 @@ STAGES = {
 @pytest.mark.parametrize("where", STAGES)
 def test_a_step_without_memory_is_taken_again_with_half_the_batch(monkeypatch, where, error):
     fail(monkeypatch, *STAGES[where], error=error)
-    events = list(train(make_case(), CONFIG))
+    events = list(train(make_case(shape=SHAPE), CONFIG))
     assert [e.step for e in events if e.loss is not None] == list(range(1, 5))
     (said,) = [e for e in events if e.note]
     assert said.note == "memory ran out: now 2 patches a step, not 4"
@@ -88,13 +78,13 @@ def test_a_step_without_memory_is_taken_again_with_half_the_batch(monkeypatch, w
 
 def test_patches_become_smaller_once_batches_cannot_and_the_weights_are_kept(monkeypatch):
     config = replace(CONFIG, steps=12)
-    running = train(make_case(), config)
+    running = train(make_case(shape=SHAPE), config)
     for event in running:
         if event.step == 8:
             before = running.send(Command.STOP).checkpoint
             break
     fail(monkeypatch, UNet3D, "unet", lambda net, x: net.training and x.numel() > 4500, 99)
-    resumed = train(make_case(), config, resume=before)
+    resumed = train(make_case(shape=SHAPE), config, resume=before)
     first = next(e for e in resumed if e.loss is not None)
     assert first.step == 9 and "patches are now 8 x 8 x 12 voxels" in first.note
     last = list(resumed)[-1]
@@ -102,11 +92,13 @@ def test_patches_become_smaller_once_batches_cannot_and_the_weights_are_kept(mon
     assert last.step == 12 and last.checkpoint.config["patches"] == ((8, 8, 12),)
     kept = last.checkpoint.weights["down.0.0.weight"]
     assert torch.allclose(kept, before.weights["down.0.0.weight"], atol=0.1)
-    assert predict_volume(last.checkpoint, make_case().volume, device="cpu").shape == SHAPE
+    assert (
+        predict_volume(last.checkpoint, make_case(shape=SHAPE).volume, device="cpu").shape == SHAPE
+    )
 
 
 def test_scoring_and_prediction_go_on_in_smaller_tiles(monkeypatch):
-    case = make_case()
+    case = make_case(shape=SHAPE)
     whole = list(train(case, CONFIG))[-1].checkpoint
     expected = predict_volume(whole, case.volume, device="cpu")
     fail(monkeypatch, UNet3D, "unet", lambda net, x: not net.training and x.numel() > 50000, 999)
@@ -117,21 +109,21 @@ def test_scoring_and_prediction_go_on_in_smaller_tiles(monkeypatch):
 
 def test_what_is_resumed_goes_on_with_the_batch_that_fits(monkeypatch):
     fail(monkeypatch, UNet3D, "unet", in_training)
-    running = train(make_case(), CONFIG)
+    running = train(make_case(shape=SHAPE), CONFIG)
     for event in running:
         if event.step == 3:
             stopped = running.send(Command.STOP).checkpoint
             break
     sizes = set()
     fail(monkeypatch, UNet3D, "unet", lambda net, x: net.training and sizes.add(len(x)))
-    list(train(make_case(), CONFIG, resume=stopped))
+    list(train(make_case(shape=SHAPE), CONFIG, resume=stopped))
     assert sizes == {2}
 
 
 def test_a_training_for_which_nothing_is_small_enough_says_what_to_do(monkeypatch):
     fail(monkeypatch, UNet3D, "unet", in_training, times=99)
     with pytest.raises(InputError, match="close other programs"):
-        list(train(make_case(), CONFIG))
+        list(train(make_case(shape=SHAPE), CONFIG))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

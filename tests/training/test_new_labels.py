@@ -89,7 +89,7 @@ def test_a_corrected_region_is_predicted_as_it_was_corrected():
     case = make_case()
     labels = case.annotation.labels
     swapped = np.select([labels == 1, labels == 2], [2, 1], 0).astype(np.uint8)
-    config = replace(CONFIG, steps=160)
+    config = replace(CONFIG, steps=100)
     final = train_telling(case, {10: changes(swapped)}, config)[-1].checkpoint
     found = predict_volume(final, case.volume, device="cpu")
     assert (found == swapped)[swapped > 0].mean() > 0.9

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.annotation import Annotation
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.volume import Volume
 from napari_volseg.inference.device import free_memory
 from napari_volseg.inference.memory import SAFE
 from napari_volseg.models.registry import architectures, get_architecture
@@ -18,6 +18,10 @@ from napari_volseg.training.events import Command
 from napari_volseg.training.loop import train
 from napari_volseg.training.memory import patch_shapes
 from napari_volseg.training.plan_memory import Unpainted, estimate, forecast, volume_like
+from tests.training.test_loop import make_case
+
+if TYPE_CHECKING:
+    from napari_volseg.data.volume import Volume
 
 every_architecture = pytest.mark.parametrize("name", architectures())
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -40,15 +44,6 @@ def estimated(name, volume, device=CPU, n_classes=3, **settings):
     config = network.configure(training, [case], device)
     extent = (volume.channels, volume.shape, volume.spacing)
     return estimate(network, config, training, (extent,), n_classes, device)
-
-
-def make_case(shape=SHAPE) -> Case:
-    _, y, x = np.indices(shape)
-    truth = np.where((y - 16) ** 2 + (x - 16) ** 2 < 90, 2, 1).astype(np.uint8)
-    labels = np.zeros(shape, np.uint8)
-    labels[4], labels[:, 12], labels[:, :, 10] = truth[4], truth[:, 12], truth[:, :, 10]
-    noise = np.random.default_rng(0).normal(100, 20, shape)
-    return Case(Volume(((truth > 1) * 60 + noise)[None].astype(np.float32)), Annotation(labels))
 
 
 @pytest.fixture
@@ -96,7 +91,7 @@ def test_mixed_precision_takes_less():
 
 
 def test_where_there_is_room_nothing_changes():
-    plan = next(train(make_case(), CONFIG)).memory
+    plan = next(train(make_case(shape=SHAPE), CONFIG)).memory
     assert plan.parts[0].startswith("needs about 0.") and len(plan.parts) == 1
     assert plan.batch_size == 0 and patch_shapes(plan.model_config) == QUICK["patches"]
     assert plan.needed < plan.free and plan.free == pytest.approx(free_memory(CPU), rel=0.5)
@@ -107,7 +102,7 @@ def test_the_memory_that_is_free_is_what_the_machine_has_left():
 
 
 def test_what_does_not_fit_is_made_smaller_until_it_does(room_for):
-    case = make_case((16, 64, 128))
+    case = make_case(shape=(16, 64, 128))
     config = replace(CONFIG, held_out=0.0, options=QUICK | {"tile": (16, 64, 128)})
     room_for(0.7, case.volume, config)
     events = list(train(case, config))
@@ -120,7 +115,7 @@ def test_what_does_not_fit_is_made_smaller_until_it_does(room_for):
 
 
 def test_batches_are_made_smaller_before_patches(room_for):
-    volume = make_case().volume
+    volume = make_case(shape=SHAPE).volume
     # A tile that cannot be smaller: only the step is left to save on.
     config = replace(CONFIG, options=QUICK | {"tile": (8, 8, 8), "batch_size": 8})
     room_for(0.99, volume, config)
@@ -134,7 +129,7 @@ def test_batches_are_made_smaller_before_patches(room_for):
 
 
 def test_a_training_that_goes_on_keeps_to_what_fits(room_for):
-    case = make_case()
+    case = make_case(shape=SHAPE)
     config = replace(CONFIG, steps=6, options=QUICK | {"tile": (8, 8, 8), "batch_size": 8})
     running = train(case, config)
     while next(running).step < 4:
@@ -148,9 +143,17 @@ def test_a_training_that_goes_on_keeps_to_what_fits(room_for):
 @pytest.mark.parametrize("name", ["unet3d", "two_stage", "plain_unet3d_1"])
 def test_what_can_never_fit_is_refused_before_it_begins(name, room_for):
     config = TrainingConfig(model=name, steps=1, device="cpu")
-    room_for(0.0, make_case().volume, config)
+    room_for(0.0, make_case(shape=SHAPE).volume, config)
     with pytest.raises(InputError, match=r"needs about .* GB of memory .* free; close other"):
-        next(train(make_case(), config))
+        next(train(make_case(shape=SHAPE), config))
+
+
+def test_training_does_not_wait_for_what_was_foreseen(monkeypatch):
+    case = make_case(shape=SHAPE)
+    foreseen = forecast(case.volume, 2, CONFIG)
+    monkeypatch.setattr(plan_memory, "step_memory", None)
+    plan = next(train(case, replace(CONFIG, steps=0, minutes=3.0))).memory
+    assert plan.needed == foreseen.needed > 0
 
 
 def test_a_network_that_defies_the_estimate_is_trained_all_the_same(monkeypatch):
@@ -167,7 +170,7 @@ def test_a_network_that_defies_the_estimate_is_trained_all_the_same(monkeypatch)
 
     odd = replace(network, stages=stages, name="odd")
     monkeypatch.setattr("napari_volseg.training.loop.get_architecture", lambda name: odd)
-    events = list(train(make_case(), CONFIG))
+    events = list(train(make_case(shape=SHAPE), CONFIG))
     assert events[0].memory.parts == () and events[0].memory.needed == 0
     assert events[-1].step == 2
 
@@ -175,7 +178,7 @@ def test_a_network_that_defies_the_estimate_is_trained_all_the_same(monkeypatch)
 def test_estimating_leaves_the_training_as_it_was(monkeypatch):
     def losses() -> list[float | None]:
         plan_memory.answer.cache_clear()
-        return [event.loss for event in train(make_case(), CONFIG)]
+        return [event.loss for event in train(make_case(shape=SHAPE), CONFIG)]
 
     with_estimate = losses()
     monkeypatch.setattr(plan_memory, "estimate", lambda *arguments: None)

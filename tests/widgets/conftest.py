@@ -22,6 +22,7 @@ from napari_volseg.models.unet3d import UNet3DConfig
 from napari_volseg.training.events import Command, Progress
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.session import Model
+from napari_volseg.widgets.settings import Memory
 from tests.widgets.hands import add_volume, live, main_window, wait_until
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ SHAPE = (24, 48, 52)
 @pytest.fixture(scope="session")
 def phantom() -> tuple[Volume, Annotation]:
     return kidney_phantom(SHAPE)
+
+
+@pytest.fixture(autouse=True)
+def as_new():
+    """Begin with the choices of someone who has never opened the window."""
+    # Where napari keeps no settings of plugins, nothing is left from another test.
+    if (choices := Memory()._choices) is not None:
+        choices.reset()
 
 
 @pytest.fixture

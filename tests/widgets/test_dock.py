@@ -22,7 +22,6 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.training.events import Score
 from napari_volseg.widgets.dock import STEPS, VolSegDock
 from napari_volseg.widgets.layers import show_slice, visible_slice
-from napari_volseg.widgets.settings import Memory
 from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, press, wait_until
 
@@ -305,15 +304,13 @@ def test_choices_are_remembered(painted, stand_in, viewer, tmp_path):
     stand_in.limit = 2
     find(painted, "minutes to train").setValue(7.5)
     until = find(painted, "train until it no longer improves")
-    was = until.isChecked()
     until.click()
     start_training(painted)
     wait_until(lambda: not painted.train.job.running, "it ends")
-    assert stand_in.config.until_no_better == (not was)
+    assert stand_in.config.until_no_better
     again = VolSegDock(viewer, journal=tmp_path / "other")
     assert find(again, "minutes to train").value() == 7.5
-    assert find(again, "train until it no longer improves").isChecked() == (not was)
-    Memory().set("until_no_better", was)
+    assert find(again, "train until it no longer improves").isChecked()
     again.shutdown()
     again.deleteLater()
 
@@ -333,9 +330,7 @@ def test_why_a_training_ends_early_is_said(painted, monkeypatch, model):
             time.sleep(0.005)
 
     monkeypatch.setattr("napari_volseg.widgets.train.train_on", train_on)
-    until = find(painted, "train until it no longer improves")
-    was = until.isChecked()
-    until.setChecked(True)
+    find(painted, "train until it no longer improves").setChecked(True)
     start_training(painted)
     for text in (
         "At most 3 min left · held-out IoU 0.80",
@@ -346,7 +341,6 @@ def test_why_a_training_ends_early_is_said(painted, monkeypatch, model):
         now[0] = next(shown)
     wait_until(lambda: not painted.train.job.running, "it ends")
     assert "Held-out IoU 0.80, which no longer improved. Next: Predict." in line.text()
-    Memory().set("until_no_better", was)
 
 
 # What it survives -------------------------------------------------------------

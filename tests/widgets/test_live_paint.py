@@ -15,16 +15,8 @@ from napari_volseg.training.run import continues
 from napari_volseg.widgets import live_paint
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import classes_of, show_slice
-from napari_volseg.widgets.settings import Memory
 from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, paint, press, wait_until
-
-
-@pytest.fixture(autouse=True)
-def choices():
-    """Forget what a test chose."""
-    yield
-    Memory().set("train_while_painting", True)
 
 
 class Pupil:
@@ -178,15 +170,21 @@ def test_paint_that_came_too_late_is_not_claimed_to_be_learned(training, pupil):
     assert words(training) == said
 
 
+def train_for_real(dock) -> list:
+    """Start a training of 10 minutes and wait until it learns; its events, also those to come."""
+    events = []
+    dock.train.job.yielded.connect(events.append)
+    press(dock, "step Train")
+    find(dock, "minutes to train").setValue(10.0)
+    press(dock, "train")
+    wait_until(lambda: any(e.loss is not None for e in events), "it learns", 120)
+    return events
+
+
 def test_a_real_training_learns_from_a_stroke(napari_viewer, napari_dock, no_errors):
     """Painted with the mouse in mid-training; the model that results was trained on it."""
     dock, layer = napari_dock, napari_dock.session.annotation
-    press(dock, "step Train")
-    find(dock, "minutes to train").setValue(10.0)
-    events = []
-    dock.train.job.yielded.connect(events.append)
-    press(dock, "train")
-    wait_until(lambda: any(e.loss is not None for e in events), "it learns", 120)
+    events = train_for_real(dock)
     show_slice(napari_viewer, dock.session.image, 0, 5)
     layer.brush_size, layer.mode, layer.selected_label = 5, "paint", 2
     napari_viewer.layers.selection.active = layer
@@ -206,12 +204,7 @@ def test_a_real_training_learns_from_a_stroke(napari_viewer, napari_dock, no_err
 def test_a_real_training_learns_a_class_that_is_new(napari_viewer, napari_dock, no_errors):
     """Added and painted in mid-training; preview, curves and model have it, as it is called."""
     dock, layer = napari_dock, napari_dock.session.annotation
-    press(dock, "step Train")
-    find(dock, "minutes to train").setValue(10.0)
-    events = []
-    dock.train.job.yielded.connect(events.append)
-    press(dock, "train")
-    wait_until(lambda: any(e.loss is not None for e in events), "it learns", 120)
+    events = train_for_real(dock)
     press(dock, "step Annotate")
     press(dock, "add a class")
     new = dock.session.classes[-1]

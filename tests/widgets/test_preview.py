@@ -18,13 +18,6 @@ from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, press, wait_until
 
 
-@pytest.fixture(autouse=True)
-def choices():
-    """Forget what a test chose."""
-    yield
-    Memory().set("live_preview", True)
-
-
 @pytest.fixture
 def asked(monkeypatch, phantom):
     """Replace the training by one whose previews are the truth; what it was asked for."""

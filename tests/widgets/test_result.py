@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_volseg.data.journal import recoverable
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import PredictedRegion, predict_volume
 from napari_volseg.models.checkpoint import load_model
+from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.widgets import predict as predict_step
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.journaling import autosave_words
@@ -74,6 +76,9 @@ def dialog(monkeypatch, tmp_path):
 
 
 def test_flip_averaging_is_a_choice(trained, model, phantom):
+    config = {**model.checkpoint.config, "tile": (24, 48, 56)}
+    model = replace(model, checkpoint=replace(model.checkpoint, config=config))
+    trained.session.set_model(model)
     find(trained, "flip averaging").click()
     press(trained, "step Predict")
     press(trained, "predict")
@@ -81,7 +86,6 @@ def test_flip_averaging_is_a_choice(trained, model, phantom):
     expected = predict_volume(model.checkpoint, phantom[0], flips=True)
     np.testing.assert_array_equal(trained.session.prediction.data, expected)
     assert Memory().get("flips", False) is True
-    Memory().set("flips", False)
 
 
 def test_the_overlay_becomes_the_prediction(predicted, model, phantom):
@@ -147,6 +151,26 @@ def test_a_prediction_can_be_cancelled(trained, regions, phantom):
     press(trained, "predict")
     wait_until(lambda: not trained.predict.job.running, "it is predicted")
     assert trained.session.prediction.data.all()
+
+
+def test_flip_averaging_can_be_cancelled_between_its_passes(trained, monkeypatch):
+    """Not only once a region is finished, which takes eight of them."""
+    monkeypatch.setattr("napari_volseg.inference.predict.Predictor.look", lambda *_: ())
+    right, seen = UNet3D.unet, []
+
+    def unet(*arguments):
+        seen.append(1)
+        while len(seen) == 2 and "Stopping" not in find(trained, "prediction state").text():
+            time.sleep(0.01)
+        return right(*arguments)
+
+    monkeypatch.setattr(UNet3D, "unet", unet)
+    find(trained, "flip averaging").click()
+    press(trained, "predict")
+    wait_until(lambda: len(seen) == 2, "it is in its second pass")
+    press(trained, "cancel prediction")
+    wait_until(lambda: not trained.predict.job.running, "it is cancelled")
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("gone", ["prediction", "image"])

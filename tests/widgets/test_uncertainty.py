@@ -15,16 +15,7 @@ from napari_volseg.review.suggest import empty_map
 from napari_volseg.review.uncertainty import normalized_entropy
 from napari_volseg.widgets.layers import noted, show_slice, turn, visible_slice
 from napari_volseg.widgets.session import Model
-from napari_volseg.widgets.settings import Memory
 from tests.widgets.hands import find, live, press, wait_until
-
-
-@pytest.fixture(autouse=True)
-def unchecked(qapp):
-    """The window remembers the box: it begins as a user finds it, and is left so."""
-    Memory().set("uncertainty", False)
-    yield
-    Memory().set("uncertainty", False)
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     assert len(session.classes) == len(truth.classes)
     for place in SLICES:
         hands.go_to(*place)
-        paint_like(viewer, annotation, truth.labels, place, brush=3, every=5)
+        paint_like(viewer, annotation, truth.labels, place, brush=3, every=10)
     assert visible_slice(viewer, annotation) == (0, 14)
     hands.key(Qt.Key.Key_C)
     assert annotation.data[14].all()
@@ -137,7 +137,7 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     hands.key(Qt.Key.Key_S)
     seen = visible_slice(viewer, annotation)
     assert not np.take(annotation.data, seen[1], axis=seen[0]).all()
-    paint_like(viewer, annotation, truth.labels, seen, brush=3, every=6)
+    paint_like(viewer, annotation, truth.labels, seen, brush=3, every=12)
 
     # The queue: lock one, take one for background, correct one.
     hands.find_objects()
