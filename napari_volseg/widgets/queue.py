@@ -89,7 +89,8 @@ class QueuePanel(QWidget):
         self._accept = button(
             f"Accept  {ACCEPT_KEY}",
             "accept object",
-            "It is right: lock it, so that no new prediction changes it. Again: unlock it.",
+            "It is right: lock it, so that no new prediction changes it. Undo, or pressing it "
+            "again, unlocks it.",
             primary=True,
         )
         self._reject = button(

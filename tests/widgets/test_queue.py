@@ -145,6 +145,24 @@ def test_keys_walk_through_the_queue(reviewing):
     assert state(reviewing, SMALL) == "unreviewed"
 
 
+def test_undo_takes_an_accepted_object_back_and_shows_it(reviewing, viewer):
+    annotation = reviewing.session.annotation
+    key(reviewing, "A")
+    assert history_of(annotation).undoable[-1].name == "accept object 1"
+    show_slice(viewer, annotation, 0, 0)
+    annotation.undo()
+    assert state(reviewing, BIG) == "unreviewed" and not history_of(annotation).undoable
+    assert viewer.dims.current_step[0] in range(3, 10), "its slices are on view"
+    assert "0% of objects" in find(reviewing, "review progress").text()
+    annotation.redo()
+    assert state(reviewing, BIG) == "accepted" and not annotation.data.any()
+    key(reviewing, "K")
+    key(reviewing, "A")
+    assert [act.name for act in history_of(annotation).undoable][1:] == ["unlock object 1"]
+    annotation.undo()
+    assert state(reviewing, BIG) == "accepted"
+
+
 def test_the_queue_goes_on_in_its_order_while_reviewed_rows_are_filtered_out(reviewing):
     find(reviewing, "filter objects").setText("unreviewed")
     key(reviewing, "A")
