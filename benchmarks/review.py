@@ -96,6 +96,7 @@ def main() -> None:
         rows = iter(random.permutation(arguments.objects))
 
         def fill() -> None:
+            press(dock, "show Objects")
             press(dock, "find objects")
             wait_until(lambda: queue.list.model_.rowCount() == 0, "they are forgotten")
             wait_until(lambda: queue.list.model_.rowCount() == arguments.objects, "they are found")

@@ -217,6 +217,11 @@ class ObjectList(QTableView):
         current = self.current()
         return sorted(numbers, key=lambda n: (n != current, n))
 
+    def meant(self) -> list[int]:
+        """Return the numbers of the selected objects if they are several, or else all shown."""
+        selected = self.selected()
+        return selected if len(selected) > 1 else sorted(self.shown())
+
     def shown(self) -> set[int]:
         """Return the numbers of the objects that the filter lets through."""
         rows = range(self.filter.rowCount())

@@ -330,8 +330,10 @@ class QueuePanel(QWidget):
     def _show(self) -> None:
         reviewing, number = self.reviewing, self._current
         possible = reviewing.possible and bool(number)
-        for control in (self._accept, self._reject, self._back, self._next):
+        for control in (self._reject, self._next):
             control.setEnabled(possible)
+        # A corrected one is locked already.
+        self._accept.setEnabled(possible and reviewing.state(number) != CORRECTED)
         annotated = self._session.annotation is not None
         self._fix.setEnabled(possible and annotated)
         self._back.setEnabled(possible and bool(self._been))

@@ -65,6 +65,7 @@ def begin(dock, viewer) -> None:
 
 
 def find_objects(dock) -> None:
+    press(dock, "show Objects")
     press(dock, "find objects")
     wait_until(lambda: find(dock, "objects").isVisible(), "objects are found")
 

@@ -69,6 +69,7 @@ def predict_again(dock, mask) -> None:
     note(layer, doubt=blobs()[2])
     press(dock, "step Review")
     dock.review.count_prediction()
+    press(dock, "show Objects")
     wait_until(lambda: find(dock, "find objects").isVisible(), "it is counted")
 
 
