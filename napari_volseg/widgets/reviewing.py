@@ -28,12 +28,13 @@ from napari_volseg.review.queue import (
     measure_object,
 )
 from napari_volseg.widgets.layers import history_of, noted, set_voxels
+from napari_volseg.widgets.parts import count
 from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.undo import acting
 from napari_volseg.widgets.verdicts import keep_in, kept_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari.layers import Labels
 
@@ -167,6 +168,13 @@ class Reviewing:
             # At once: the next key may be pressed before a thread is done.
             self._deliver(review, 0, say_of(review, f"{verb} object {number}", {number: said}))
 
+    def accept_all(self, numbers: Sequence[int]) -> None:
+        """Lock those of some objects of which nothing is said yet, as one act."""
+        left = [n for n in numbers if self.state(n) == UNREVIEWED]
+        if left:
+            name = f"accept {count(len(left))} objects"
+            self.edit(say_of, name, dict.fromkeys(left, ACCEPTED))
+
     def ask(self, make: Callable[..., Any], *arguments: Any, done: Callable[[Any], None]) -> None:
         """Call ``done(make(review, *arguments))``, unless the objects change meanwhile."""
         review = self._review
@@ -289,15 +297,18 @@ class Reviewing:
         review, edit = self._review, self._edits.get(act)
         if layer is not self._session.annotation or review is None or not self.possible:
             return
-        said = [kept_by(one) for one in act.said]
         if edit is None and (act.said or act.unsaid):
             # It was done before a restart, or to an earlier prediction.
-            edit = said_again(review, act.name, [kept_by(one) for one in act.unsaid], said)
+            gone, said = ([kept_by(one) for one in some] for some in (act.unsaid, act.said))
+            edit = said_again(review, act.name, gone, said)
         if edit is not None:
             self._edits[opposite] = self._apply(edit)
-            lost = [one for one in said if one.state != UNREVIEWED and not self._is_said(one)]
-            self.unfit = (*self.unfit, *lost)
-            keep_in(self._session, self._all_kept())
+            told = [state for state in edit.states.values() if state != UNREVIEWED]
+            expected = [one for one in act.said if one.name != UNREVIEWED]
+            if len(expected) > len(told):
+                lost = [one for x in expected if not self._is_said(one := kept_by(x))]
+                self.unfit = (*self.unfit, *lost)
+                keep_in(self._session, self._all_kept())
 
     def _is_said(self, one: KeptObject) -> bool:
         """Whether anything is said of the object that lies where this one does."""

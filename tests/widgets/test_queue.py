@@ -164,6 +164,22 @@ def test_undo_takes_an_accepted_object_back_and_shows_it(reviewing, viewer):
     assert state(reviewing, BIG) == "accepted"
 
 
+def test_several_selected_objects_are_accepted_and_unlocked_as_one_act(reviewing):
+    annotation = reviewing.session.annotation
+    find(reviewing, "objects").selectRow(1)
+    key(reviewing, "R")
+    find(reviewing, "objects").selectAll()
+    key(reviewing, "A")
+    said = {BIG: "accepted", SMALL: "rejected", SURE: "accepted"}
+    assert {voxel: state(reviewing, voxel) for voxel in said} == said
+    assert sorted(row[2] for row in rows(reviewing)) == ["accepted", "accepted", "rejected"]
+    assert history_of(annotation).undoable[-1].name == "accept 2 objects"
+    annotation.undo()
+    assert [row[2] for row in rows(reviewing)] == ["", "rejected", ""]
+    annotation.redo()
+    assert {voxel: state(reviewing, voxel) for voxel in said} == said
+
+
 def test_the_queue_goes_on_in_its_order_while_reviewed_rows_are_filtered_out(reviewing):
     find(reviewing, "filter objects").setText("unreviewed")
     key(reviewing, "A")
