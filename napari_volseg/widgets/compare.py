@@ -149,7 +149,7 @@ class ComparePanel(QWidget):
                 self._scores,
                 self._objects,
                 self.differences,
-                row(label("differ most in", role="muted"), *self._views, self._save),
+                row(label("differ most", role="muted"), *self._views, self._save),
             ],
         )
         column(
