@@ -42,7 +42,8 @@ def test_compare_prints_figures_and_objects_and_writes_a_page(run, case):
     code, out, err = run(*compare(case, "--image", case / "image.ome.tif"))
     assert code == 0, err
     assert "ASD (micrometer)" in out
-    header, row = out.splitlines()[-2:]
+    header, row, written = out.splitlines()[-3:]
+    assert written == str(case / "report.html")
     counts = dict(zip(header.replace("in ", "in_").split()[1:], row.split()[2:], strict=True))
     assert row.startswith("2 ball")
     assert counts == {
@@ -92,6 +93,8 @@ def test_surfaces_are_one_file_or_one_for_each_object(run, case):
     assert "ball: 2 objects" in out
     assert "micrometer^3" in out
     together = trimesh.load_mesh(case / "all.ply")
+    code, out, _ = run("surfaces", case / "truth.ome.tif", "-o", case / "parts")
+    assert out.splitlines()[-1] == f"2 files in {case / 'parts'}"
     code, out, _ = run("surfaces", case / "truth.ome.tif", "-o", case / "parts", "--json")
     rows = json.loads(out)
     assert [(row["object"], row["class"], row["unit"]) for row in rows] == [

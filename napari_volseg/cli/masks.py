@@ -55,6 +55,7 @@ def compare(
         print_json({**comparison.to_json(), "report": str(output)})
     else:
         print(table(comparison))
+        print(output)
 
 
 def surfaces(

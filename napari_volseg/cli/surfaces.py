@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.cli.terminal import progress, say
@@ -17,8 +18,6 @@ from napari_volseg.review.surfaces import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trimesh import Trimesh
 
     from napari_volseg.data.annotation import Annotation
@@ -119,6 +118,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{name}: {len(of_class)} objects, volume {volume:.4g} {unit}^3, "
             f"area {area:.4g} {unit}^2"
         )
-    files = dict.fromkeys(row["file"] for row in rows)
-    where = next(iter(files)) if len(files) == 1 else f"{len(files)} files"
+    files = [Path(name) for name in dict.fromkeys(row["file"] for row in rows)]
+    where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {files[0].parent}"
     return "\n".join([*lines, where])

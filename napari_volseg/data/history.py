@@ -57,6 +57,9 @@ class Act:
         The classes; None leaves them as they are.
     marks : tuple of Patch
         What becomes of the corrections, block by block.
+    said, unsaid : tuple of Act
+        What is said of objects from then on, and what is not any more: each paints its object,
+        and is called what was said of it (``KeptObject.act``).
     """
 
     name: str
@@ -64,11 +67,14 @@ class Act:
     patches: tuple[Patch, ...] = ()
     classes: tuple[LabelClass, ...] | None = None
     marks: tuple[Patch, ...] = ()
+    said: tuple[Act, ...] = ()
+    unsaid: tuple[Act, ...] = ()
 
     @cached_property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        return ACT_BYTES + sum(PATCH_BYTES + len(p.voxels) for p in (*self.patches, *self.marks))
+        patches = sum(PATCH_BYTES + len(p.voxels) for p in (*self.patches, *self.marks))
+        return ACT_BYTES + patches + sum(one.size_bytes for one in (*self.said, *self.unsaid))
 
     @property
     def voxels(self) -> int:
@@ -77,8 +83,10 @@ class Act:
 
     @property
     def box(self) -> Region | None:
-        """The smallest box that holds all of it; None if it puts no voxels."""
-        return around([p.box for p in self.patches]) if self.patches else None
+        """The smallest box that holds all of it; None if it is about no voxels."""
+        objects = [p for one in (*self.said, *self.unsaid) for p in one.patches]
+        patches = self.patches or objects
+        return around([p.box for p in patches]) if patches else None
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,8 @@ def exchange(
         tuple(_pack(p.box, labels[p.box]) for p in act.patches),
         None if act.classes is None else classes,
         marks,
+        act.unsaid,
+        act.said,
     )
     return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
 

@@ -99,7 +99,8 @@ def read_history(folder: Path, name: str = HISTORY) -> History:
 
 
 def _act_record(act: Act, number: int) -> bytes:
-    patches = (*act.patches, *act.marks)
+    objects = (*act.said, *act.unsaid)
+    patches = (*act.patches, *act.marks, *chain.from_iterable(one.patches for one in objects))
     description = {
         "name": act.name,
         "dtype": act.dtype,
@@ -107,6 +108,8 @@ def _act_record(act: Act, number: int) -> bytes:
         "boxes": [[(side.start, side.stop) for side in p.box] for p in patches],
         "bytes": [len(p.voxels) for p in patches],
         "marks": len(act.marks),
+        "said": [(one.name, one.dtype, len(one.patches)) for one in act.said],
+        "unsaid": [(one.name, one.dtype, len(one.patches)) for one in act.unsaid],
     }
     text = json.dumps(description).encode()
     voxels = b"".join(p.voxels for p in patches)
@@ -121,16 +124,29 @@ def _read_act(payload: bytes) -> Act:
     for box, size in zip(description["boxes"], description["bytes"], strict=True):
         patches.append(Patch(_read_box(box), payload[position : position + size]))
         position += size
-    classes = description["classes"]
-    # Of a version that knew no marks, all are labels.
-    labels = len(patches) - description.get("marks", 0)
+    # A version that knew neither marks nor objects wrote no count of them: all are labels.
+    unsaid = _take_objects(patches, description.get("unsaid", []))
+    said = _take_objects(patches, description.get("said", []))
+    classes, labels = description["classes"], len(patches) - description.get("marks", 0)
     return Act(
         description["name"],
         description["dtype"],
         tuple(patches[:labels]),
         None if classes is None else tuple(LabelClass(**c) for c in classes),
         tuple(patches[labels:]),
+        said,
+        unsaid,
     )
+
+
+def _take_objects(patches: list[Patch], described: list[tuple[str, str, int]]) -> tuple[Act, ...]:
+    """Take the patches of objects from the end of a list."""
+    objects = []
+    for name, dtype, many in reversed(described):
+        start = len(patches) - many
+        objects.append(Act(name, dtype, tuple(patches[start:])))
+        del patches[start:]
+    return tuple(reversed(objects))
 
 
 def _read_box(sides: list[tuple[int, int]]) -> Region:

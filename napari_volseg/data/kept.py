@@ -25,7 +25,7 @@ class KeptObject:
     ----------
     class_id : int
     state : str
-        "accepted", "rejected" or "corrected".
+        "accepted", "rejected" or "corrected"; in an act also "unreviewed".
     box : region
     member : bool, of the box's shape
         At least one voxel.
@@ -51,4 +51,7 @@ def kept_by(act: Act) -> KeptObject:
     values = np.zeros([side.stop - side.start for side in box], act.dtype)
     for patch in act.patches:
         values[relative(patch.box, box)] = unpack(patch, act.dtype)
-    return KeptObject(int(values.max()), act.name, box, values > 0)
+    kept = KeptObject(int(values.max()), act.name, box, values > 0)
+    # Compressed anew, a large one might be cut elsewhere, and not be known as the same.
+    vars(kept)["act"] = act
+    return kept

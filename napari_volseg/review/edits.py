@@ -117,6 +117,12 @@ def apply(review: Review, edit: Edit) -> tuple[Review, Edit]:
     return Review(objects, review.mask, left), back
 
 
+def say_of(review: Review, name: str, states: Mapping[int, str]) -> Edit:
+    """Return the edit that says something of objects, and leaves them as they are."""
+    nowhere = (slice(0, 0),) * 3
+    return Edit(name, nowhere, review.objects.labels[nowhere], review.mask[nowhere], {}, states)
+
+
 def reject(review: Review, number: int) -> Edit:
     """Return the edit that takes an object for background."""
     return _whole(review, number, f"reject object {number}", BACKGROUND, REJECTED)

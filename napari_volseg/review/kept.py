@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND
-from napari_volseg.data.kept import KeptObject
+from napari_volseg.data.kept import KeptObject, kept_by
 from napari_volseg.data.tiles import meet, relative
 from napari_volseg.review.objects import FoundObject, Objects, find_objects, make_object
-from napari_volseg.review.queue import LOCKED, REJECTED
+from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.history import Act
     from napari_volseg.data.tiles import Region
 
 
@@ -62,6 +63,40 @@ def put_kept(labels: NDArray[np.integer], region: Region, kept: Iterable[KeptObj
             labels[relative(common, region)][inside] = value
 
 
+def said_after(kept: Sequence[KeptObject], act: Act) -> tuple[KeptObject, ...]:
+    """Return what is said of objects after an act was put."""
+    said, unsaid = ([x for x in some if x.name != UNREVIEWED] for some in (act.said, act.unsaid))
+    gone = {_contents(one) for one in unsaid}
+    left = [one for one in kept if _contents(one.act) not in gone]
+    if len(left) > len(kept) - len(gone):
+        # In another mask, an object was found with other voxels.
+        left = _apart(left, [kept_by(one) for one in unsaid])
+    now = [kept_by(one) for one in said]
+    return (*_apart(left, now), *now)
+
+
+def _contents(act: Act) -> tuple[Any, ...]:
+    """Return what is the same for the same object, also of another session."""
+    boxes = [[(side.start, side.stop) for side in p.box] for p in act.patches]
+    return act.name, act.dtype, repr(boxes), *(p.voxels for p in act.patches)
+
+
+def _apart(some: list[KeptObject], others: Sequence[KeptObject]) -> list[KeptObject]:
+    """Return those objects that share no voxel with others."""
+    if not some:
+        return []
+    starts, stops = (
+        np.array([[getattr(side, end) for side in one.box] for one in some])
+        for end in ("start", "stop")
+    )
+    met: set[int] = set()
+    for other in others:
+        low, high = zip(*((side.start, side.stop) for side in other.box), strict=True)
+        near = np.flatnonzero(((starts < high) & (stops > low)).all(axis=1))
+        met.update(int(at) for at in near if overlap(some[at], other))
+    return [one for at, one in enumerate(some) if at not in met]
+
+
 def find_objects_around(mask: NDArray[np.integer], kept: Sequence[KeptObject]) -> FoundAround:
     """Find the objects of a mask, and among them those of which something was said before.
 
@@ -95,7 +130,7 @@ def find_objects_around(mask: NDArray[np.integer], kept: Sequence[KeptObject]) -
     unfit = []
     for one in kept:
         if one.state not in LOCKED:
-            at, shared = _most_shared(labels, one)
+            at, shared = most_shared(labels, one)
             if not at:
                 add(one)
             elif (
@@ -110,7 +145,7 @@ def find_objects_around(mask: NDArray[np.integer], kept: Sequence[KeptObject]) -
     return FoundAround(Objects(labels, tuple(found.values())), said, tuple(unfit))
 
 
-def _most_shared(labels: NDArray[np.int32], one: KeptObject) -> tuple[int, int]:
+def most_shared(labels: NDArray[np.int32], one: KeptObject) -> tuple[int, int]:
     """Return the object that shares most voxels with another, and how many; 0 if none does."""
     ids, shared = np.unique(labels[one.box][one.member], return_counts=True)
     shared[ids == 0] = 0

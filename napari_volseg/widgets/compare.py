@@ -130,7 +130,7 @@ class ComparePanel(QWidget):
             "Accuracy: mean of sensitivity and specificity. ASD, HD95: average and 95th percentile "
             "of the distances between the surfaces. Select a class to see it alone.",
         )
-        self._objects = _table(("class", *FATES), "agreement of objects", FATES_TIP)
+        self._objects = _table(("objects", *FATES), "agreement of objects", FATES_TIP)
         self.differences = Differences(self._session)
         self._views = [
             button(view, f"most different {view} slice", "Where most voxels differ in this view.")
@@ -147,17 +147,14 @@ class ComparePanel(QWidget):
             [
                 self._legend,
                 self._scores,
-                label("Objects", role="muted"),
                 self._objects,
                 self.differences,
-                row(label("differ most in", role="muted"), *self._views),
-                row(self._save),
+                row(label("differ most", role="muted"), *self._views, self._save),
             ],
         )
         column(
             self,
             [
-                label("Compare two masks", role="title"),
                 row(label("A"), self._choice_a, stretch=1),
                 row(label("B"), self._choice_b, stretch=1),
                 self._hint,
@@ -367,6 +364,7 @@ def _fill(into: QTableWidget, rows: Sequence[tuple[LabelClass | None, Sequence[s
     into.setRowCount(len(rows))
     for at, (label_class, figures) in enumerate(rows):
         first = QTableWidgetItem("all classes" if label_class is None else label_class.name)
+        first.setToolTip(first.text())
         if label_class is not None:
             first.setData(Qt.ItemDataRole.DecorationRole, QColor(label_class.color))
             first.setData(Qt.ItemDataRole.UserRole, label_class.id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
 
 NEXT_KEY, BACK_KEY = "Shift+J", "Shift+K"
-HEIGHT = 150
+HEIGHT = 112
 MOST_ROWS = 500
 """Smaller ones are counted, not listed."""
 

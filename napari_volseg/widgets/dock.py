@@ -30,7 +30,7 @@ from napari_volseg.widgets.keys import (
 from napari_volseg.widgets.layers import noted
 from napari_volseg.widgets.parts import SPACING, column, style_sheet, theme_colors
 from napari_volseg.widgets.predict import PredictStep
-from napari_volseg.widgets.review import ReviewStep
+from napari_volseg.widgets.review import COMPARE, OBJECTS, ReviewStep
 from napari_volseg.widgets.samples import SamplePage
 from napari_volseg.widgets.scan import PaintScan
 from napari_volseg.widgets.session import Session
@@ -177,9 +177,9 @@ class VolSegDock(QWidget):
             Key(
                 REVIEW_KEY,
                 "review; there: find the objects",
-                partial(self._go_or_do, REVIEW, self.review.objects.find),
+                partial(self._go_or_do, REVIEW, self._find_objects),
             ),
-            Key(COMPARE_KEY, "compare two masks", self.review.compare.compare),
+            Key(COMPARE_KEY, "compare two masks", self._compare),
             *self.review.compare.differences.keys(),
             Key(REPORT_KEY, "save the comparison", self.review.compare.save_report),
         )
@@ -205,6 +205,15 @@ class VolSegDock(QWidget):
             act()
         else:
             self.go_to(step)
+
+    def _find_objects(self) -> None:
+        self.review.show_part(OBJECTS)
+        self.review.objects.find()
+
+    def _compare(self) -> None:
+        self.go_to(REVIEW)
+        self.review.show_part(COMPARE)
+        self.review.compare.compare()
 
     def _toggle_help(self) -> None:
         self._help.setVisible(self._help.isHidden())

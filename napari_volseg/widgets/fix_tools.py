@@ -153,6 +153,6 @@ class FixTools(QWidget):
             places = f"({len(self._seeds)} so far)"
             say(self._help, f"Click a place in each part {places}, then press Split again.")
         elif self._reviewing.painting:
-            say(self._help, "Paint what is missing, erase what is too much. Next: done.")
+            say(self._help, "Paint what is missing, erase what is too much; then go to the next.")
         else:
-            say(self._help, "Fix takes the brush again. Next: done.")
+            say(self._help, "Fix takes the brush again.")

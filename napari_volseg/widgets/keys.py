@@ -10,7 +10,7 @@ from napari.settings import get_settings
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QGridLayout
 
-from napari_volseg.widgets.parts import SPACING, button, label
+from napari_volseg.widgets.parts import SPACING, button, label, row
 from napari_volseg.widgets.undo_buttons import REDO_KEY, UNDO_KEY
 
 if TYPE_CHECKING:
@@ -108,10 +108,11 @@ class HelpCard(QFrame):
         close = button(f"Close  {HELP_KEY}", "close the keys", "Back to the work.")
         close.clicked.connect(self.closed)
         grid = QGridLayout(self)
-        grid.setHorizontalSpacing(2 * SPACING)
+        grid.setContentsMargins(SPACING, SPACING, SPACING, SPACING)
+        grid.setHorizontalSpacing(SPACING)
         grid.setColumnStretch(1, 1)
-        grid.addWidget(label("Keys of the annotation layer", role="title"), 0, 0, 1, 2)
-        grid.addWidget(close, 0, 2)
+        title = label("Keys of the annotation layer", role="title")
+        grid.addLayout(row(title, close, stretch=0), 0, 0, 1, 2)
         listed = [*lines(keys), ("napari's own", ""), *naparis_lines()]
         for at, (key, does) in enumerate(listed, start=1):
             for side, text in enumerate((key, does)):

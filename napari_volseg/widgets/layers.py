@@ -302,8 +302,11 @@ def center_on(viewer: ViewerModel, layer: Layer, box: Region) -> None:
     camera = getattr(viewer, "scene", viewer).camera
     camera.center = (*camera.center[: 3 - shown.shape[1]], *shown.mean(0).tolist())
     width = float(np.abs(shown[1] - shown[0]).max())
-    if not SEEN_PIXELS[0] <= width * camera.zoom <= SEEN_PIXELS[1]:
+    if width * camera.zoom < SEEN_PIXELS[0]:
         camera.zoom = GOOD_PIXELS / width
+    elif width * camera.zoom > SEEN_PIXELS[1]:
+        # No farther: what runs through the whole volume would be a stamp.
+        camera.zoom = SEEN_PIXELS[1] / width
 
 
 def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ class ObjectModel(QAbstractTableModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._queue: list[MeasuredObject] = []
+        self._queue: dict[int, MeasuredObject] = {}
         self._rows: list[MeasuredObject] = []
         self._sorted_by = -1, Qt.SortOrder.AscendingOrder
         self._row_of: dict[int, int] = {}
@@ -45,7 +45,7 @@ class ObjectModel(QAbstractTableModel):
         unit: str,
     ) -> None:
         """Show these objects, which are in the order of the queue."""
-        self._queue, self._states = list(rows), states
+        self._queue, self._states = {row.id: row for row in rows}, states
         self._classes = {c.id: c for c in classes}
         self._unit = short_unit(unit)
         self.sort(*self._sorted_by)
@@ -53,11 +53,14 @@ class ObjectModel(QAbstractTableModel):
     def update(self, rows: Mapping[int, MeasuredObject], states: Mapping[int, str]) -> None:
         """Show what became of some of the objects, each in its row."""
         self._states = states
-        for number, row in rows.items():
-            at = self._row_of[number]
-            self._queue[self._queue.index(self._rows[at])] = row
-            self._rows[at] = row
-            self.dataChanged.emit(self.index(at, 0), self.index(at, self.columnCount() - 1))
+        places = sorted(self._row_of[number] for number in rows)
+        for at in places:
+            number = self._rows[at].id
+            self._queue[number] = self._rows[at] = rows[number]
+        if places:
+            # One signal, also for thousands: each makes the table look again.
+            last = self.index(places[-1], self.columnCount() - 1)
+            self.dataChanged.emit(self.index(places[0], 0), last)
 
     def row_of(self, number: int) -> int:
         """Return the row of an object, -1 if there is none."""
@@ -142,7 +145,7 @@ class ObjectModel(QAbstractTableModel):
         """Sort by a column, from then on; -1 is the order of the queue."""
         self.beginResetModel()
         self._sorted_by = column, order
-        self._rows = list(self._queue)
+        self._rows = list(self._queue.values())
         if column >= 0:
             down = order == Qt.SortOrder.DescendingOrder
             self._rows.sort(key=lambda row: self._values(row)[column], reverse=down)
@@ -216,6 +219,11 @@ class ObjectList(QTableView):
         numbers = [self._number(index) for index in rows]
         current = self.current()
         return sorted(numbers, key=lambda n: (n != current, n))
+
+    def meant(self) -> list[int]:
+        """Return the numbers of the selected objects if they are several, or else all shown."""
+        selected = self.selected()
+        return selected if len(selected) > 1 else sorted(self.shown())
 
     def shown(self) -> set[int]:
         """Return the numbers of the objects that the filter lets through."""

@@ -122,11 +122,15 @@ class TypesPanel(QWidget):
             "save the table of objects",
             "Write all objects with type, size and place to a CSV file.",
         )
+        self._hint = label(
+            "Find the objects first; then they can be sorted into types that you show by examples.",
+            "hint",
+            name="what types need",
+        )
         self._with_objects = QWidget()
         column(
             self._with_objects,
             [
-                label("Sort objects into types", role="title"),
                 row(label("type"), self._type, self._pick, stretch=1),
                 self._examples,
                 row(label("time"), self._minutes, self._sort, self._cancel, stretch=2),
@@ -135,6 +139,7 @@ class TypesPanel(QWidget):
         column(
             self,
             [
+                self._hint,
                 self._with_objects,
                 self._bar,
                 self._state,
@@ -324,6 +329,7 @@ class TypesPanel(QWidget):
     def _show(self) -> None:
         found = self._objects is not None and bool(self._objects.found)
         running = self.job.running
+        self._hint.setVisible(not found)
         self._with_objects.setVisible(found)
         for control in (self._type, self._pick, self._minutes):
             control.setEnabled(not running)

@@ -37,7 +37,13 @@ MOST_PLACES = 6
 
 
 class ObjectsPanel(QWidget):
-    """Find the objects; the panels below work on them until there is another prediction."""
+    """Find the objects; the panels below work on them until there is another prediction.
+
+    Attributes
+    ----------
+    types : TypesPanel
+        Sorts the objects; shown elsewhere.
+    """
 
     def __init__(
         self, session: Session, background: Background, memory: Memory, undo: Undo
@@ -56,16 +62,14 @@ class ObjectsPanel(QWidget):
         self._unfit = label(role="warning", name="verdicts that do not fit")
         self.queue = QueuePanel(session, background, memory, undo)
         self.types = TypesPanel(session, background, memory)
-        self._surfaces = SurfaceSaver(memory, self.types.selected)
+        self._surfaces = SurfaceSaver(memory, self.queue.list.meant)
         column(
             self,
             [
-                label("Objects", role="title"),
                 row(self._find, self._found, stretch=1),
                 self._unfit,
                 self.queue,
                 self._surfaces,
-                self.types,
             ],
         )
         self._find.clicked.connect(self.find)
@@ -134,7 +138,7 @@ class ObjectsPanel(QWidget):
         self._find.setEnabled(self._session.prediction is not None and not self._session.busy)
         if objects is not None:
             say(self._found, f"{count(len(objects.found))} objects")
-        for panel in (self.queue, self._surfaces, self.types):
+        for panel in (self.queue, self._surfaces):
             panel.setVisible(objects is not None)
 
     def shutdown(self) -> None:

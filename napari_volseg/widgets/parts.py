@@ -25,6 +25,7 @@ W = TypeVar("W", bound=QWidget)
 
 SPACING = 6
 PRIMARY_HEIGHT = 32
+ROW_SPACING = 6
 DOT = " \N{MIDDLE DOT} "
 
 
@@ -112,6 +113,8 @@ def table(columns: Sequence[str], stretch: int, name: str, tip: str) -> QTableWi
     made = named(QTableWidget(0, len(columns)), name, tip)
     made.setHorizontalHeaderLabels(columns)
     made.verticalHeader().hide()
+    made.verticalHeader().setDefaultSectionSize(made.fontMetrics().height() + ROW_SPACING)
+    made.setWordWrap(False)
     header = made.horizontalHeader()
     header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     header.setSectionResizeMode(stretch, QHeaderView.ResizeMode.Stretch)

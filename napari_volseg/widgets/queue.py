@@ -89,7 +89,9 @@ class QueuePanel(QWidget):
         self._accept = button(
             f"Accept  {ACCEPT_KEY}",
             "accept object",
-            "It is right: lock it, so that no new prediction changes it. Again: unlock it.",
+            "It is right: lock it, so that no new prediction changes it. Undo, or pressing it "
+            "again, unlocks it. Several rows selected in the table (Ctrl+A: all) are locked "
+            "at once.",
             primary=True,
         )
         self._reject = button(
@@ -238,9 +240,11 @@ class QueuePanel(QWidget):
                 return
 
     def accept(self) -> None:
-        """Lock the object, and go on; or unlock it."""
-        number = self._current
-        if number:
+        """Lock the object, and go on; or unlock it; of several selected, lock what is not yet."""
+        number, selected = self._current, self.list.selected()
+        if len(selected) > 1:
+            self.reviewing.accept_all(selected)
+        elif number:
             self.reviewing.accept(number)
             if self.reviewing.state(number) != UNREVIEWED:
                 self.go_on()
@@ -329,8 +333,11 @@ class QueuePanel(QWidget):
     def _show(self) -> None:
         reviewing, number = self.reviewing, self._current
         possible = reviewing.possible and bool(number)
-        for control in (self._accept, self._reject, self._back, self._next):
+        for control in (self._reject, self._next):
             control.setEnabled(possible)
+        # A corrected one is locked already.
+        locked = reviewing.state(number) == CORRECTED and len(self.list.selected()) < 2
+        self._accept.setEnabled(possible and not locked)
         annotated = self._session.annotation is not None
         self._fix.setEnabled(possible and annotated)
         self._back.setEnabled(possible and bool(self._been))

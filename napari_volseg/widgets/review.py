@@ -24,6 +24,7 @@ from napari_volseg.widgets.parts import (
     short_table,
 )
 from napari_volseg.widgets.reliability import ReliabilityPanel
+from napari_volseg.widgets.steps import StepBar
 from napari_volseg.widgets.undo import act_on
 
 if TYPE_CHECKING:
@@ -33,11 +34,18 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
 
+QUALITY, OBJECTS, TYPES, COMPARE = range(4)
+PARTS = (
+    ("Quality", "How good the prediction is, and how much there is of each class."),
+    ("Objects", "Accept, reject or fix object after object."),
+    ("Types", "Sort the objects into types, by examples."),
+    ("Compare", "Compare two masks, such as the prediction and a truth."),
+)
 COLUMNS = ("class", "held-out IoU", "voxels", "volume")
 
 
 class ReviewStep(QWidget):
-    """Scores and sizes of the classes, and a slice of the prediction as new paint."""
+    """Four parts, one at a time: all of them would be three times as high as a laptop."""
 
     def __init__(
         self, session: Session, background: Background, memory: Memory, undo: Undo
@@ -46,6 +54,7 @@ class ReviewStep(QWidget):
         self._session = session
         self._background = background
         self._counts: dict[int, int] = {}
+        self._part = QUALITY
         self._hint = label(name="what to do first")
         self._table = short_table(
             COLUMNS,
@@ -61,13 +70,23 @@ class ReviewStep(QWidget):
         self.objects = ObjectsPanel(session, background, memory, undo)
         self.compare = ComparePanel(session, background, memory)
         reliability = ReliabilityPanel(session)
-        copy = row(self._copy)
-        column(self, [self._hint, reliability, self._table, copy, self.objects, self.compare])
+        self._bar = StepBar(PARTS, "show", figures=False)
+        quality = QWidget()
+        column(quality, [reliability, self._table, row(self._copy)])
+        self._parts = (quality, self.objects, self.objects.types, self.compare)
+        column(self, [self._bar, self._hint, *self._parts])
+        self._bar.picked.connect(self.show_part)
         self._copy.clicked.connect(self.copy_slice)
         changed = session.changed
         changed.prediction.connect(self._forget)
         for signal in (changed.model, changed.classes, changed.annotation, changed.busy):
             signal.connect(self._show)
+        self.show_part(QUALITY)
+
+    def show_part(self, part: int) -> None:
+        """Show one of the parts."""
+        self._part = part
+        self._bar.show_step(part)
         self._show()
 
     def count_prediction(self) -> None:
@@ -98,9 +117,11 @@ class ReviewStep(QWidget):
         session = self._session
         prediction, volume, model = session.prediction, session.volume, session.model
         ready = bool(self._counts) and prediction is not None and volume is not None
-        say(self._hint, "" if ready else "Predict the volume first.")
+        possible = ready or self._part == COMPARE
+        say(self._hint, "" if possible else "Predict the volume first.")
+        for at, part in enumerate(self._parts):
+            part.setVisible(at == self._part and (possible or at == QUALITY))
         self._table.setVisible(ready)
-        self.objects.setVisible(ready)
         self._copy.setEnabled(ready and session.annotation is not None and not session.busy)
         if prediction is None or volume is None:
             return

@@ -1,7 +1,7 @@
 """The review of a prediction: what is said of its objects, and what that changes where.
 
-What a review changes in the annotation is an act of its undo; with
-it goes what it changes in the prediction.
+What a review says or changes is an act of the undo of the annotation; with
+it goes what that changes in the prediction.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_volseg.data.history import whole
-from napari_volseg.review.edits import Edit, Review, apply, painted, restore
-from napari_volseg.review.kept import cut_out, overlap, put_kept
+from napari_volseg.data.kept import kept_by
+from napari_volseg.review.again import said_again
+from napari_volseg.review.edits import Edit, Review, apply, painted, restore, say_of
+from napari_volseg.review.kept import cut_out, most_shared, overlap, put_kept
 from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
@@ -26,12 +28,13 @@ from napari_volseg.review.queue import (
     measure_object,
 )
 from napari_volseg.widgets.layers import history_of, noted, set_voxels
+from napari_volseg.widgets.parts import count
 from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.undo import acting
 from napari_volseg.widgets.verdicts import keep_in, kept_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari.layers import Labels
 
@@ -65,7 +68,6 @@ class Reviewing:
         self._background = background
         self._undo = undo
         self._edits: WeakKeyDictionary[Act, Edit] = WeakKeyDictionary()
-        self._back: Edit | None = None
         self._working = False
         self._prediction: Labels | None = None
         self._clear()
@@ -156,16 +158,22 @@ class Reviewing:
 
     def accept(self, number: int) -> None:
         """Lock an object as it is; if it was accepted before, take that back."""
-        state = self.state(number)
-        if not self.possible or state == CORRECTED:
+        state, review = self.state(number), self._review
+        if not self.possible or review is None or self._working or state == CORRECTED:
             return
         if state == REJECTED:
             self.edit(partial(restore, state=ACCEPTED), number)
-        elif self._review is not None:
-            said = UNREVIEWED if state == ACCEPTED else ACCEPTED
-            states = {n: s for n, s in {**self.states, number: said}.items() if s != UNREVIEWED}
-            self._review = Review(self._review.objects, self._review.mask, states)
-            self._after({number})
+        else:
+            verb, said = ("unlock", UNREVIEWED) if state == ACCEPTED else ("accept", ACCEPTED)
+            # At once: the next key may be pressed before a thread is done.
+            self._deliver(review, 0, say_of(review, f"{verb} object {number}", {number: said}))
+
+    def accept_all(self, numbers: Sequence[int]) -> None:
+        """Lock those of some objects of which nothing is said yet, as one act."""
+        left = [n for n in numbers if self.state(n) == UNREVIEWED]
+        if left:
+            name = f"accept {count(len(left))} objects"
+            self.edit(say_of, name, dict.fromkeys(left, ACCEPTED))
 
     def ask(self, make: Callable[..., Any], *arguments: Any, done: Callable[[Any], None]) -> None:
         """Call ``done(make(review, *arguments))``, unless the objects change meanwhile."""
@@ -214,66 +222,98 @@ class Reviewing:
         if review is not self._review or not self.possible:
             return
         annotation, box = self._session.annotation, edit.box
-        before = review.mask[box].copy()
         self.painting = 0
-        back = self._apply(edit)
         if annotation is None:
+            self._apply(edit)
             return
-        wanted = edit.annotate(before, annotation.data[box])
-        self._back, self._undo.correcting = back, annotation
+        wanted = edit.annotate(review.mask[box], annotation.data[box])
+        self._undo.correcting = annotation
         with acting(annotation, edit.name):
-            set_voxels(annotation, box, wanted != annotation.data[box], wanted)
-        self._back, self._undo.correcting = None, None
+            wrote = set_voxels(annotation, box, wanted != annotation.data[box], wanted)
+        self._undo.correcting = None
+        self._do(edit, annotation, history_of(annotation).undoable[-1] if wrote else None)
         if paint:
             self.painting = paint
             self.changed.emit(frozenset({paint}))
+
+    def _do(self, edit: Edit, annotation: Labels, also: Act | None) -> None:
+        """Put an edit into the prediction, as an act of the annotation or as a part of its last."""
+        before = dict.fromkeys((*self._all_kept(), *self._quiet(edit)))
+        back = self._apply(edit)
+        now = dict.fromkeys((*self._all_kept(), *self._quiet(edit)))
+        again, gone = ([x for x in a if x not in b] for a, b in ((before, now), (now, before)))
+        self._edits[self._undo.say(annotation, edit.name, again, gone, also)] = back
+
+    def _quiet(self, edit: Edit) -> list[KeptObject]:
+        """Cut out the objects that an edit changes and of which nothing is said.
+
+        Without their voxels they would not be as they were when it is undone after a restart.
+        """
+        objects = self.objects
+        if objects is None:
+            return []
+        changed = [n for n in edit.classes if n in objects and self.state(n) == UNREVIEWED]
+        return [cut_out(objects, n, UNREVIEWED) for n in changed]
 
     def _apply(self, edit: Edit) -> Edit:
         """Put an edit into the prediction; return what takes it back."""
         assert self._review is not None and self._prediction is not None
         self._review, back = apply(self._review, edit)
         self._prediction.refresh(extent=False)
-        self._after({*edit.states, *edit.classes})
+        self._after(edit)
         return back
 
-    def _after(self, numbers: Collection[int]) -> None:
+    def _after(self, edit: Edit) -> None:
         """Measure objects anew, and keep what is said of them."""
         assert self._review is not None and self._volume is not None
         objects, doubt = self._review.objects, noted(self._prediction).get("doubt")
-        for number in numbers:
+        for number in edit.classes:
             self.measured.pop(number, None)
-            self._kept.pop(number, None)
             if number in objects:
                 found = objects.get(number)
                 self.measured[number] = measure_object(objects, found, self._volume.spacing, doubt)
-                if self.state(number) != UNREVIEWED:
-                    kept = cut_out(objects, number, self.state(number))
-                    self._kept[number] = kept
-                    self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
+        numbers = frozenset({*edit.states, *edit.classes})
+        for number in numbers:
+            self._kept.pop(number, None)
+            if number in objects and self.state(number) != UNREVIEWED:
+                kept = self._kept[number] = cut_out(objects, number, self.state(number))
+                self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
         keep_in(self._session, self._all_kept())
         if self.state(self.painting) != CORRECTED:
             self.painting = 0
-        self.changed.emit(frozenset(numbers))
+        self.changed.emit(numbers)
 
     def _on_recorded(self, layer: Labels, act: Act) -> None:
-        if layer is not self._session.annotation or not self.possible:
-            return
-        if self._back is not None:
-            self._edits[act] = self._back
-        elif self.painting:
+        if layer is self._session.annotation and self.possible and self.painting:
             # napari tells of some strokes before it paints them.
             QTimer.singleShot(0, partial(self._on_painted, layer, act))
 
     def _on_painted(self, layer: Labels, act: Act) -> None:
         is_last = history_of(layer).undoable[-1:] == (act,)
         if self.painting and is_last and act.box is not None and self._review is not None:
-            edit = painted(self._review, self.painting, act.box, layer.data)
-            self._edits[act] = self._apply(edit)
+            self._do(painted(self._review, self.painting, act.box, layer.data), layer, act)
 
     def _on_exchanged(self, layer: Labels, act: Act, opposite: Act) -> None:
-        edit = self._edits.get(act)
-        if edit is not None and self.possible:
+        review, edit = self._review, self._edits.get(act)
+        if layer is not self._session.annotation or review is None or not self.possible:
+            return
+        if edit is None and (act.said or act.unsaid):
+            # It was done before a restart, or to an earlier prediction.
+            gone, said = ([kept_by(one) for one in some] for some in (act.unsaid, act.said))
+            edit = said_again(review, act.name, gone, said)
+        if edit is not None:
             self._edits[opposite] = self._apply(edit)
+            told = [state for state in edit.states.values() if state != UNREVIEWED]
+            expected = [one for one in act.said if one.name != UNREVIEWED]
+            if len(expected) > len(told):
+                lost = [one for x in expected if not self._is_said(one := kept_by(x))]
+                self.unfit = (*self.unfit, *lost)
+                keep_in(self._session, self._all_kept())
+
+    def _is_said(self, one: KeptObject) -> bool:
+        """Whether anything is said of the object that lies where this one does."""
+        number = 0 if self.objects is None else most_shared(self.objects.labels, one)[0]
+        return self.state(number) != UNREVIEWED
 
     def _protect(self, event: Any) -> None:
         """Put back what a brush took from a locked object, where the prediction was unlocked."""

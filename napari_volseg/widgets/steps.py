@@ -1,4 +1,4 @@
-"""The four steps as segmented buttons, each with its one figure."""
+"""Segmented buttons: the four steps, each with its one figure, and the parts of a step."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class StepBar(QWidget):
     ----------
     steps : sequence of (name, why)
         Their names and tooltips.
+    kind : str
+        Their accessible names are this and the name.
+    figures : bool
+        Whether there is a line for a figure under each name.
 
     Signals
     -------
@@ -29,7 +33,9 @@ class StepBar(QWidget):
 
     picked = Signal(int)
 
-    def __init__(self, steps: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, steps: Sequence[tuple[str, str]], kind: str = "step", *, figures: bool = True
+    ) -> None:
         super().__init__()
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -38,7 +44,7 @@ class StepBar(QWidget):
         self._names = [name for name, _ in steps]
         self._buttons = []
         for at, (name, why) in enumerate(steps):
-            made = button(f"{name}\n", f"step {name}", why)
+            made = button(f"{name}\n" if figures else name, f"{kind} {name}", why)
             made.setCheckable(True)
             made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             group.addButton(made)

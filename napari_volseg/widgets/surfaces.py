@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class SurfaceSaver(QWidget):
-    """Write the selected objects, or all, as closed surfaces in physical units.
+    """Write objects as closed surfaces in physical units.
 
     Parameters
     ----------
     memory : Memory
-    selected : callable () -> sequence of int
-        The ids of the objects that are selected; none means all.
+    meant : callable () -> sequence of int
+        The ids of the objects to write.
     """
 
-    def __init__(self, memory: Memory, selected: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, memory: Memory, meant: Callable[[], Sequence[int]]) -> None:
         super().__init__()
         self._memory = memory
-        self._selected = selected
+        self._meant = meant
         self._objects: Objects | None = None
         self._volume: Volume | None = None
         self._classes: Sequence[LabelClass] = ()
@@ -43,7 +43,8 @@ class SurfaceSaver(QWidget):
         self._save = button(
             "Save surfaces\N{HORIZONTAL ELLIPSIS}",
             "save surfaces",
-            "Write the objects selected in the table, or all, as closed surfaces for 3D programs: "
+            "Write the objects that the table shows, or several selected in it (with Ctrl), as "
+            "closed surfaces for 3D programs: "
             "STL, OBJ (keeps them apart by name) or PLY (keeps the colors of the classes).",
         )
         self._cancel = button("Cancel", "cancel saving surfaces", "Stop; no file is written.")
@@ -73,12 +74,15 @@ class SurfaceSaver(QWidget):
         objects, volume = self._objects, self._volume
         if objects is None or volume is None or self.job.running:
             return
+        numbers = list(self._meant())
+        if not numbers:
+            show_warning("no object to save: the filter of the table lets none through")
+            return
         path = ask_where_to_save(
             self, self._memory, "Save surfaces", f"{volume.name}_surfaces", SURFACE_SUFFIXES
         )
         if path is None:
             return
-        numbers = list(self._selected()) or [found.id for found in objects.found]
         self._bar.setValue(0)
         self.job.start(save_surfaces, path, objects, numbers, volume, self._classes)
         self._show()

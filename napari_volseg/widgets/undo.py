@@ -20,6 +20,7 @@ from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, whole
+from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.layers import (
     classes_of,
     history_of,
@@ -30,16 +31,17 @@ from napari_volseg.widgets.layers import (
     visible_slice,
 )
 from napari_volseg.widgets.strokes import stroke_of
-from napari_volseg.widgets.verdicts import corrections_of
+from napari_volseg.widgets.verdicts import corrections_of, review_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari.components import ViewerModel
     from napari.layers import Labels
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.tiles import Region
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
@@ -127,6 +129,38 @@ class Undo(QObject):
             failed=self._rest,
         )
 
+    def say(
+        self,
+        layer: Labels,
+        name: str,
+        said: Iterable[KeptObject],
+        unsaid: Iterable[KeptObject],
+        also: Act | None = None,
+    ) -> Act:
+        """Record that other things are said of objects now.
+
+        Parameters
+        ----------
+        name : str
+            What to call it as an act of its own.
+        said, unsaid : iterable of KeptObject
+            What an undo of it says of objects again, and what it no longer says.
+        also : Act, optional
+            The last one, that it is a part of.
+
+        Returns
+        -------
+        Act
+            That undoes it.
+        """
+        history = history_of(layer)
+        acts = tuple(one.act for one in said), tuple(one.act for one in unsaid)
+        back = replace(also or Act(name, layer.data.dtype.str), said=acts[0], unsaid=acts[1])
+        if also is not None:
+            history = replace(history, undoable=history.undoable[:-1])
+        self._keep(layer, history.done(back))
+        return back
+
     def remove_class(self, class_id: int, into: int) -> None:
         """Remove a class of the annotation; its voxels get the label ``into``, as one act."""
         layer = self._session.annotation
@@ -195,6 +229,8 @@ class Undo(QObject):
             layer.data = labels
         act = ready.act
         note(layer, corrections=corrections_of(layer).put(act.marks))
+        if act.said or act.unsaid:
+            note(layer, kept=said_after(review_of(layer).kept, act))
         if act.classes is not None:
             self._take_classes(layer, act.classes)
         if not act.patches:

@@ -11,7 +11,7 @@ from napari_volseg.data.corrections import Corrections
 from napari_volseg.data.history import Act, History
 from napari_volseg.data.journal import open_journal, recoverable
 from napari_volseg.data.journal_log import JournalHeader
-from napari_volseg.data.kept import KeptObject
+from napari_volseg.data.kept import KeptObject, kept_by
 from napari_volseg.data.review_state import REVIEW, ReviewState, read_review
 
 SHAPE = (70, 20, 130)
@@ -68,7 +68,10 @@ def test_the_journal_gives_back_verdicts_and_corrections(tmp_path):
     corrections, _ = Corrections().marked((slice(60, 69), slice(2, 11), slice(60, 69)), where, True)
     kept = an_object(), an_object(300, "rejected", 0)
     _, marks = corrections.marked((slice(0, 70), slice(0, 9), slice(0, 70)), WHERE, True)
-    act = Act("reject object 1", "|u1", an_object().act.patches, marks=marks)
+    said, unsaid = (an_object(start=1).act, an_object(start=2).act), (kept[1].act,)
+    patches = an_object().act.patches
+    act = Act("reject object 1", "|u1", patches, marks=marks, said=said, unsaid=unsaid)
+    assert act.size_bytes > sum(one.size_bytes for one in (*said, *unsaid))
     journal.keep(History((act,)), ReviewState(kept, corrections))
     journal.close()
     (offer,) = recoverable(tmp_path)
@@ -78,6 +81,8 @@ def test_the_journal_gives_back_verdicts_and_corrections(tmp_path):
     np.testing.assert_array_equal(marked(found.corrections), marked(corrections))
     (again,) = offer.history().undoable
     assert marks and (again.patches, again.marks) == (act.patches, marks)
+    for found, expected in ((again.said, said), (again.unsaid, unsaid)):
+        assert [voxels(kept_by(x)) for x in found] == [voxels(kept_by(x)) for x in expected]
 
 
 @pytest.mark.parametrize("reviewed", [False, True])

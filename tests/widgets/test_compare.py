@@ -49,6 +49,7 @@ def with_prediction(dock: VolSegDock, viewer) -> VolSegDock:
     add_volume(viewer, Volume(image, (2.0, 1.0, 1.0), "micrometer", affine, name="cells"))
     dock.session.start_prediction(CLASSES).data = PREDICTION.copy()
     press(dock, "step Review")
+    press(dock, "show Compare")
     return dock
 
 
@@ -138,6 +139,20 @@ def test_a_layer_two_tables_and_a_report(review, monkeypatch, tmp_path):
     assert page.count("<img ") == 12
     assert "vessel" in page
     assert "micrometer" in page
+
+
+def test_one_part_of_the_review_is_shown_and_the_key_goes_to_comparing(review):
+    press(review, "show Types")
+    assert find(review, "what to do first").text() == "Predict the volume first."
+    assert not find(review, "compare masks").isVisible()
+    add_mask(review, TRUTH, "truth")
+    press(review, "step Annotate")
+    (compare_key,) = [k for k in review.keys() if k.does == "compare two masks"]
+    compare_key.act()
+    wait_until(lambda: find(review, "agreement of classes").isVisible(), "they are compared")
+    assert find(review, "objects that differ").isVisible()
+    press(review, "show Quality")
+    assert not find(review, "agreement of classes").isVisible()
 
 
 def test_objects_that_differ_are_listed_and_shown_by_click_and_key(review, viewer):

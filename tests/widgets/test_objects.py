@@ -39,8 +39,10 @@ def show_mask(dock: VolSegDock, viewer, volume: Volume, mask: np.ndarray) -> Non
     press(dock, "step Review")
     dock.review.count_prediction()
     wait_until(lambda: find(dock, "classes of the prediction").isVisible(), "it is counted")
+    press(dock, "show Objects")
     press(dock, "find objects")
     wait_until(lambda: "objects" in find(dock, "objects found").text(), "objects are found")
+    press(dock, "show Types")
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ def begin(dock, viewer) -> None:
 
 
 def find_objects(dock) -> None:
+    press(dock, "show Objects")
     press(dock, "find objects")
     wait_until(lambda: find(dock, "objects").isVisible(), "objects are found")
 
@@ -143,6 +144,40 @@ def test_keys_walk_through_the_queue(reviewing):
     assert "object 2" in in_review(reviewing)
     key(reviewing, "A")
     assert state(reviewing, SMALL) == "unreviewed"
+
+
+def test_undo_takes_an_accepted_object_back_and_shows_it(reviewing, viewer):
+    annotation = reviewing.session.annotation
+    key(reviewing, "A")
+    assert history_of(annotation).undoable[-1].name == "accept object 1"
+    show_slice(viewer, annotation, 0, 0)
+    annotation.undo()
+    assert state(reviewing, BIG) == "unreviewed" and not history_of(annotation).undoable
+    assert viewer.dims.current_step[0] in range(3, 10), "its slices are on view"
+    assert "0% of objects" in find(reviewing, "review progress").text()
+    annotation.redo()
+    assert state(reviewing, BIG) == "accepted" and not annotation.data.any()
+    key(reviewing, "K")
+    key(reviewing, "A")
+    assert [act.name for act in history_of(annotation).undoable][1:] == ["unlock object 1"]
+    annotation.undo()
+    assert state(reviewing, BIG) == "accepted"
+
+
+def test_several_selected_objects_are_accepted_and_unlocked_as_one_act(reviewing):
+    annotation = reviewing.session.annotation
+    find(reviewing, "objects").selectRow(1)
+    key(reviewing, "R")
+    find(reviewing, "objects").selectAll()
+    key(reviewing, "A")
+    said = {BIG: "accepted", SMALL: "rejected", SURE: "accepted"}
+    assert {voxel: state(reviewing, voxel) for voxel in said} == said
+    assert sorted(row[2] for row in rows(reviewing)) == ["accepted", "accepted", "rejected"]
+    assert history_of(annotation).undoable[-1].name == "accept 2 objects"
+    annotation.undo()
+    assert [row[2] for row in rows(reviewing)] == ["", "rejected", ""]
+    annotation.redo()
+    assert {voxel: state(reviewing, voxel) for voxel in said} == said
 
 
 def test_the_queue_goes_on_in_its_order_while_reviewed_rows_are_filtered_out(reviewing):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from napari_volseg.data.annotation import default_classes
+from napari_volseg.review.edits import merged
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, note
 from napari_volseg.widgets.recovery import RecoveryStrip
@@ -24,6 +25,7 @@ from tests.widgets.test_queue import (
     find_objects,
     key,
     number,
+    rows,
     state,
 )
 
@@ -67,16 +69,37 @@ def predict_again(dock, mask) -> None:
     note(layer, doubt=blobs()[2])
     press(dock, "step Review")
     dock.review.count_prediction()
+    press(dock, "show Objects")
     wait_until(lambda: find(dock, "find objects").isVisible(), "it is counted")
+
+
+def open_window(make_napari_viewer, journal):
+    viewer = make_napari_viewer(show=True)
+    dock = VolSegDock(viewer, journal=journal)
+    viewer.window.add_dock_widget(dock, name="VolSeg")
+    return viewer, dock
+
+
+def restore(viewer, dock) -> None:
+    """Open the volume again, and what is on offer."""
+    add_volume(viewer, blobs()[0])
+    wait_until(lambda: dock.findChildren(RecoveryStrip) != [], "it is offered")
+    assert "3 objects reviewed" in find(dock, "unsaved annotation").text()
+    press(dock, "restore annotation")
+    wait_until(lambda: dock.session.annotation is not None, "it is restored")
+
+
+def seen(dock):
+    """Return all that a review changes: labels, corrections and what is said of objects."""
+    layer = dock.session.annotation
+    return layer.data.tobytes(), marked(dock).tobytes(), verdicts(dock)
 
 
 @pytest.mark.parametrize("unclean", [False, True], ids=["closed", "killed"])
 def test_a_review_is_there_again_after_a_restart(
     make_napari_viewer, tmp_path, no_errors, unclean, qapp
 ):
-    viewer = make_napari_viewer(show=True)
-    dock = VolSegDock(viewer, journal=tmp_path / "journal")
-    viewer.window.add_dock_widget(dock, name="VolSeg")
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
     begin(dock, viewer)
     review_all(dock)
     before, mask = verdicts(dock), dock.session.prediction.data.copy()
@@ -89,14 +112,8 @@ def test_a_review_is_there_again_after_a_restart(
     close(dock)
     viewer.close()
 
-    viewer = make_napari_viewer(show=True)
-    dock = VolSegDock(viewer, journal=journal)
-    viewer.window.add_dock_widget(dock, name="VolSeg")
-    add_volume(viewer, blobs()[0])
-    wait_until(lambda: dock.findChildren(RecoveryStrip) != [], "it is offered")
-    assert "3 objects reviewed" in find(dock, "unsaved annotation").text()
-    press(dock, "restore annotation")
-    wait_until(lambda: dock.session.annotation is not None, "it is restored")
+    viewer, dock = open_window(make_napari_viewer, journal)
+    restore(viewer, dock)
     np.testing.assert_array_equal(dock.session.annotation.data, labels)
     np.testing.assert_array_equal(marked(dock), corrected)
     # The model says what it said: the review of it is on view.
@@ -112,6 +129,93 @@ def test_a_review_is_there_again_after_a_restart(
     key(dock, "R")
     assert state(dock, SMALL) == "unreviewed" and dock.session.prediction.data[SMALL] == 2
     assert len(verdicts(dock)) == 2
+    close(dock)
+
+
+@pytest.mark.parametrize("searched", [False, True], ids=["not searched", "searched"])
+def test_verdicts_are_undone_and_redone_after_a_restart(
+    make_napari_viewer, tmp_path, no_errors, searched, qapp
+):
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    begin(dock, viewer)
+    review_all(dock)
+    states, masks = [seen(dock)], [dock.session.prediction.data.copy()]
+    for _ in range(4):
+        dock.undo.undo()
+        states.append(seen(dock))
+        masks.append(dock.session.prediction.data.copy())
+    assert [len(kept) for _, _, kept in states] == [3, 2, 1, 1, 0]
+    assert history_of(dock.session.annotation).undoable == ()
+    for _ in range(4):
+        dock.undo.redo()
+    close(dock)
+    viewer.close()
+
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    restore(viewer, dock)
+    if searched:
+        predict_again(dock, blobs()[1])
+        find_objects(dock)
+    turn = [(dock.undo.undo, at) for at in (1, 2, 3, 4)]
+    turn += [(dock.undo.redo, at) for at in (3, 2, 1, 0)]
+    for move, at in turn:
+        move()
+        assert seen(dock) == states[at], f"{at} taken back"
+        if searched:
+            np.testing.assert_array_equal(dock.session.prediction.data, masks[at])
+            assert [row[2] != "" for row in rows(dock)].count(True) == len(states[at][2])
+    dock.undo.undo()
+    if not searched:
+        predict_again(dock, blobs()[1])
+        find_objects(dock)
+    assert {voxel: state(dock, voxel) for voxel in STATES} == {**STATES, SURE: "unreviewed"}
+    close(dock)
+
+
+def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_errors, qapp):
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    begin(dock, viewer)
+    key(dock, "W")
+    find(dock, "objects").selectAll()
+    find(dock, "objects").clearSelection()
+    queue = dock.review.objects.queue
+    queue.reviewing.edit(merged, [number(dock, BIG), number(dock, SMALL)], (2.0, 1.0, 1.0))
+    wait_until(lambda: len(rows(dock)) == 2, "they are merged")
+    queue.go_to(number(dock, SURE))
+    key(dock, "R")
+    key(dock, "R")
+    key(dock, "A")
+    assert state(dock, SURE) == "accepted"
+    after = seen(dock), dock.session.prediction.data.copy()
+    close(dock)
+    viewer.close()
+
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    add_volume(viewer, blobs()[0])
+    wait_until(lambda: dock.findChildren(RecoveryStrip) != [], "it is offered")
+    press(dock, "restore annotation")
+    wait_until(lambda: dock.session.annotation is not None, "it is restored")
+    predict_again(dock, blobs()[1])
+    find_objects(dock)
+    np.testing.assert_array_equal(dock.session.prediction.data, after[1])
+    names = []
+    while history_of(dock.session.annotation).undoable:
+        names.append(history_of(dock.session.annotation).undoable[-1].name)
+        dock.undo.undo()
+    assert [name.split()[0] for name in names] == [
+        "accept",
+        "restore",
+        "reject",
+        "merge",
+        "correct",
+    ]
+    assert verdicts(dock) == [] and not dock.session.annotation.data.any()
+    np.testing.assert_array_equal(dock.session.prediction.data, blobs()[1])
+    assert sorted(row[4] for row in rows(dock)) == ["10584", "2742", "360"]
+    for _ in names:
+        dock.undo.redo()
+    assert seen(dock) == after[0]
+    np.testing.assert_array_equal(dock.session.prediction.data, after[1])
     close(dock)
 
 
@@ -174,7 +278,8 @@ def test_corrections_are_one_line_not_slices_and_undo_knows_them(reviewing, view
     while history_of(annotation).undoable:
         annotation.undo()
         steps.append(marked(reviewing))
-    assert not steps[-1].any() and not np.array_equal(steps[0], steps[1])
+    assert not steps[-1].any() and not np.array_equal(steps[0], steps[2])
+    np.testing.assert_array_equal(steps[0], steps[1], "accepting writes nothing")
     wait_until(lambda: session.painted.corrected == 0, "there are none left")
     assert not find(reviewing, "corrections").isVisible()
     for step in reversed(steps[:-1]):

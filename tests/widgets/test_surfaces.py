@@ -7,7 +7,7 @@ import trimesh
 from qtpy.QtWidgets import QFileDialog
 
 from tests.widgets.hands import find, press, wait_until
-from tests.widgets.test_objects import balls_and_rods, give_examples, learn, show_mask
+from tests.widgets.test_objects import balls_and_rods, show_mask
 
 
 @pytest.fixture
@@ -26,12 +26,18 @@ def save(dock, viewer, monkeypatch, tmp_path):
     return dock, save_as
 
 
-def test_all_objects_or_the_selected_ones_are_saved(save):
+def test_the_objects_shown_or_several_selected_are_saved(save):
     dock, save_as = save
+    press(dock, "show Objects")
     assert len(save_as("all.ply").split()) == 16
-    give_examples(dock)
-    learn(dock)
-    find(dock, "sorted objects").selectRow(0)
-    assert len(save_as("one.stl").split()) == 1
+    find(dock, "filter objects").setText("1")
+    shown = find(dock, "objects").model().rowCount()
+    assert 1 < shown < 16 and len(save_as("shown.ply").split()) == shown
+    find(dock, "filter objects").setText("")
+    table = find(dock, "objects")
+    flags = table.selectionModel().SelectionFlag
+    for at in (2, 5):
+        table.selectionModel().select(table.model().index(at, 0), flags.Select | flags.Rows)
+    assert len(save_as("some.stl").split()) == 3
     dock.review.count_prediction()
     assert not find(dock, "save surfaces").isEnabled()
