@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND
-from napari_volseg.data.history import around
-from napari_volseg.data.tiles import relative
+from napari_volseg.data.tiles import around, relative
 from napari_volseg.review.edits import Edit, say_of
 from napari_volseg.review.kept import most_shared
 from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
