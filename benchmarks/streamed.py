@@ -33,7 +33,8 @@ from napari_volseg.data.intensity import ChannelIntensity
 from napari_volseg.data.volume import Volume
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, save_model
-from napari_volseg.models.unet3d import UNet3DConfig, build
+from napari_volseg.models.unet3d import build
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.sparse.config import TrainingConfig
 from tests.inference.dask_cluster import dask_cluster
 

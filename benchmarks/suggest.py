@@ -39,7 +39,7 @@ from volumes import Known, agreement, annotated, known_volume
 from napari_volseg import TrainingConfig
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.models.belief import fit_belief, pool_opinions
-from napari_volseg.models.unet3d import FILTER_SCALES
+from napari_volseg.models.unet3d_config import FILTER_SCALES
 from napari_volseg.review.between import take_steps
 from napari_volseg.review.suggest import add_region, empty_map, rank_slices
 from napari_volseg.sparse.pixels import (

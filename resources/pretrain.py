@@ -27,7 +27,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from napari_volseg.models.initialize import he_initialize
-from napari_volseg.models.unet3d import UNet3D, UNet3DConfig
+from napari_volseg.models.unet3d import UNet3D
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.sparse.filters import filter_bank
 from resources.scenes import GRIDS, Task, draw_tasks
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from napari_volseg.data.errors import InputError
 from napari_volseg.models import unet3d
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
-from napari_volseg.models.unet3d import UNet3D, UNet3DConfig, network_reach
+from napari_volseg.models.unet3d import UNet3D, network_reach
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import labeled_loss
 from napari_volseg.sparse.plan import Triple, largest_shape, valid_size

@@ -7,17 +7,17 @@ section 2 the batch normalization, section 3.2 the training.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.models.initialize import he_initialize, learned_initialize
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
+from napari_volseg.models.unet3d_config import UNet3DConfig, auto
+from napari_volseg.sparse.filters import refined
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import (
     PixelClassifier,
@@ -25,125 +25,20 @@ from napari_volseg.sparse.pixels import (
     filters_reach,
     pixel_stage,
 )
-from napari_volseg.sparse.plan import (
-    Triple,
-    each,
-    inside,
-    largest_shape,
-    plan_core,
-    plan_patch,
-    plan_resolution,
-    pooled,
-    valid_margin,
-    valid_size,
-)
+from napari_volseg.sparse.plan import Triple, each, plan_core, pooled, valid_size
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.sampling import PatchPlan
-from napari_volseg.sparse.whole import pad_to_multiple
+from napari_volseg.sparse.whole import pad_to_multiple, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from napari_volseg.data.annotation import Case
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
     from napari_volseg.sparse.stage import Stage
 
 PAPER = "Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation"
-
-FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Scales of the filters that ``auto`` puts beside it, in units of the finest voxel side."""
-
-SLAB = 4
-"""How many times flatter than wide a patch around a painted slice is: a cube would spend
-most of its voxels far from any label."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UNet3DConfig:
-    """Settings of the 3D U-Net; the defaults are the paper's.
-
-    Raises
-    ------
-    InputError
-        For settings that build no network.
-    """
-
-    channels: int = 32
-    """Channels of the first convolution; they double before each pooling."""
-
-    pooling: tuple[Triple, ...] = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
-    """Pooling between the resolution steps (z, y, x); 1 where voxels are coarse already."""
-
-    kernels: tuple[Triple, ...] = ((3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
-    """Size of the convolutions of each resolution step (z, y, x)."""
-
-    normalization: Literal["batch", "none"] = "batch"
-    """Batch normalization before each ReLU, or none."""
-
-    test_statistics: Literal["batch", "running"] = "batch"
-    """What batch normalization uses at test time: the current tile's statistics
-    (section 2: "using the current statistics also at test time works the best"), or those
-    gathered in training, with which a tiled prediction equals a whole one."""
-
-    padding: Literal["valid", "same"] = "valid"
-    """"valid" convolutions see real (mirrored at borders) context only; "same" ones pad with
-    zeros, which costs far less on small tiles."""
-
-    filter_scales: tuple[float, ...] = ()
-    """Scales of the filters of a pixel classifier beside the network, in units of the finest
-    voxel side; none in the paper."""
-
-    learned_filters: bool = False
-    """Whether that pixel classifier also sees what a small network, which learned on generated
-    volumes what tells things apart, makes of the image."""
-
-    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Voxel size (z, y, x) relative to the finest side, for the filters."""
-
-    learned_start: bool = False
-    """Whether the network, if it has that one's width and steps, begins with its weights."""
-
-    position: bool = False
-    """Whether the network is told where in the volume a voxel is, which tells anatomy apart
-    that looks alike; not in the paper."""
-
-    patches: tuple[Triple, ...] = ((28, 44, 44),)
-    """Voxels (z, y, x) that the loss sees in training: one shape, or three, for labels
-    painted on slices across z, y and x."""
-
-    tile: Triple = (28, 44, 44)
-    """Voxels (z, y, x) that a tile predicts; with "same" padding, in a volume that is shorter
-    along an axis, more along the others."""
-
-    batch_size: int = 1
-    """Patches a step."""
-
-    def __post_init__(self) -> None:
-        if self.channels < 2 or self.channels % 2:
-            raise InputError(
-                f"channels is {self.channels}; the 3D U-Net takes an even number from 2"
-            )
-        if len(self.kernels) != len(self.pooling) + 1:
-            raise InputError(
-                f"{len(self.kernels)} kernels for {len(self.pooling)} poolings; there is one "
-                "resolution step more than poolings"
-            )
-        if any(k % 2 == 0 for kernel in self.kernels for k in kernel):
-            raise InputError(f"kernels {self.kernels} must be odd")
-        if self.filter_scales and self.padding == "valid":
-            raise InputError("filters go with padding 'same' only; leave one of the two out")
-
-    @property
-    def divisor(self) -> Triple:
-        """Voxels (z, y, x) that one voxel of the lowest resolution step stands for."""
-        return pooled(self.pooling)
-
-    @property
-    def margin(self) -> Triple:
-        """Voxels of context that an output voxel needs on each side, (z, y, x)."""
-        return valid_margin(self.pooling, self.kernels)
 
 
 class UNet3D(nn.Module):
@@ -182,28 +77,30 @@ class UNet3D(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the image (B, C, Z, Y, X) of a whole volume to logits (B, K, ...)."""
-        z, y, x = (slice(0, n) for n in image.shape[2:])
+        core = whole_region(image)
         if self.config.position:
-            image = with_region_position(image, (z, y, x), image.shape[2:])
+            image = with_region_position(image, core, image.shape[2:])
         logits = self.unet(image)
         if self.pixels is None:
             return logits
-        instant = self.pixels.over(self.pixels.responses(image, (z, y, x)))
+        instant = self.pixels.over(self.pixels.responses(image, core))
         return torch.cat([logits[None], instant]).log_softmax(2).mean(0)
 
     def unet(self, image: Tensor) -> Tensor:
-        """Follow figure 2: down, up, classify."""
+        """Follow figure 2: down, up, classify; between the cells, interpolate."""
+        cells, core = self.config.cells, whole_region(image)
+        if max(cells) > 1:
+            image = functional.avg_pool3d(pad_to_multiple(image, cells, "replicate"), cells)
         logits: Tensor = self.classify(self.features(image))
         if self.config.padding == "same":
-            z, y, x = image.shape[2:]
-            logits = logits[:, :, :z, :y, :x]
-        return logits
+            logits = logits[(..., *whole_region(image))]
+        return logits if max(cells) == 1 else refined(logits, cells, core)
 
     def features(self, image: Tensor) -> Tensor:
         """Follow figure 2 up to its last convolution; padded images stay padded."""
         image = image.contiguous(memory_format=torch.channels_last_3d)
         if self.config.padding == "same":
-            image = pad_to_multiple(image, self.config.divisor)
+            image = pad_to_multiple(image, pooled(self.config.pooling))
         skips = []
         for step, block in enumerate(self.down):
             image = block(image)
@@ -246,46 +143,6 @@ def build(config: UNet3DConfig, in_channels: int, n_classes: int) -> UNet3D:
     if config.learned_start:
         learned_initialize(module, in_channels, config.pooling, config.kernels)
     return module
-
-
-def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) -> UNet3DConfig:
-    """Choose settings that fit the device and the voxels.
-
-    Axes are pooled only once their voxels are no finer than twice the others', so that
-    features become isotropic in space; coarse axes get no convolution before. A CPU
-    gets a narrow network of three steps, a GPU the paper's width.
-    """
-    spacing = cases[0].volume.spacing
-    on_cpu = device.type == "cpu"
-    levels = 3 if on_cpu else 4
-    shape = largest_shape(cases)
-    pooling, kernels = plan_resolution(spacing, shape, levels)
-    voxels = 40**3 if on_cpu else 128**3
-    patches = tuple(
-        plan_patch(
-            [s * (SLAB if a == axis else 1) for a, s in enumerate(spacing)],
-            inside(shape),
-            pooling,
-            voxels,
-        )
-        for axis in range(3)
-    )
-    return UNet3DConfig(
-        channels=8 if on_cpu else 32,
-        pooling=pooling,
-        kernels=kernels,
-        padding="same",
-        test_statistics="running",
-        filter_scales=FILTER_SCALES,
-        learned_filters=True,
-        learned_start=True,
-        position=True,
-        voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
-        patches=patches,
-        tile=plan_patch(spacing, (10**6,) * 3, pooling, 112**3 if on_cpu else 192**3),
-        # A batch of one would fall off torch's fast path for small convolutions on a CPU.
-        batch_size=2,
-    )
 
 
 def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[Stage[UNet3D], ...]:

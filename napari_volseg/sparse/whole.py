@@ -11,6 +11,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 
@@ -52,3 +53,9 @@ def pad_to_multiple(image: Tensor, divisor: Sequence[int], mode: str = "constant
     """
     z, y, x = (-n % d for n, d in zip(image.shape[2:], divisor, strict=True))
     return functional.pad(image, (0, x, 0, y, 0, z), mode=mode)
+
+
+def whole_region(image: Tensor) -> Region:
+    """Return the region that is all of an image (B, C, Z, Y, X)."""
+    z, y, x = (slice(0, n) for n in image.shape[2:])
+    return z, y, x

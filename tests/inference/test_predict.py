@@ -26,7 +26,8 @@ from napari_volseg.inference.predict import (
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
-from napari_volseg.models.unet3d import UNet3D, UNet3DConfig, build
+from napari_volseg.models.unet3d import UNet3D, build
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.sparse.config import TrainingConfig
 
 PADDED = UNet3DConfig(
@@ -37,6 +38,7 @@ VALID = replace(PADDED, padding="valid", normalization="none", tile=(10, 14, 14)
 FILTERED = replace(PADDED, filter_scales=(1.0, 2.0), voxel=(2.0, 1.0, 1.0))
 BLOCKS = {
     "padded": PADDED,
+    "cells": replace(FILTERED, cells=(1, 2, 2), pooling=((1, 2, 2),), kernels=((3, 3, 3),) * 2),
     "valid": VALID,
     "filtered": FILTERED,
     "widely filtered": replace(PADDED, filter_scales=(1.0, 8.0), voxel=(2.0, 1.0, 1.0)),

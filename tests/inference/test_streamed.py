@@ -23,7 +23,8 @@ from napari_volseg.inference.predict import predict_volume, prepare
 from napari_volseg.inference.streamed import chunk_shape, identify, missing_tiles, write_tiles
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
-from napari_volseg.models.unet3d import UNet3DConfig, build
+from napari_volseg.models.unet3d import build
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.sparse.config import TrainingConfig
 from tests.inference.dask_cluster import dask_cluster
 

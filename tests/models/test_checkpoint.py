@@ -11,7 +11,8 @@ from napari_volseg.data.intensity import ChannelIntensity
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
 from napari_volseg.models.evidence import Evidence
-from napari_volseg.models.unet3d import UNet3DConfig, build
+from napari_volseg.models.unet3d import build
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.sparse.config import TrainingConfig
 
 CONFIG = UNet3DConfig(channels=2, pooling=((2, 2, 2),), kernels=((3, 3, 3),) * 2, padding="same")

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
+from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.volume import Volume
 from napari_volseg.models.registry import get_architecture
-from napari_volseg.models.unet3d import (
-    UNet3DConfig,
-    build,
-    walk,
-)
+from napari_volseg.models.unet3d import build, walk
+from napari_volseg.models.unet3d_config import UNet3DConfig, auto
+from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.learned_filters import LearnedFilters, resolution
 from napari_volseg.sparse.plan import plan_patch, plan_resolution, valid_size
 
@@ -147,11 +149,38 @@ def test_each_output_voxel_sees_its_margin_and_no_more():
         assert along[0] and along[-1]
 
 
-@given(size=st.tuples(*[st.integers(1, 19)] * 3), classes=st.integers(2, 4))
-def test_padded_network_keeps_any_size(size, classes):
+def test_a_network_on_cells_sees_their_means_and_speaks_of_voxels():
+    config = UNet3DConfig(
+        channels=2, pooling=((1, 2, 2),), kernels=((1, 3, 3), (3, 3, 3)), padding="same",
+        test_statistics="running", cells=(1, 2, 2),
+    )  # fmt: skip
+    assert config.divisor == (1, 4, 4)
+    module = opinionated(build(config, 1, 2)).eval()
+    image = torch.randn(1, 1, 8, 16, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = module(image)
+        swapped = image.clone()
+        swapped[..., 4:6, 10:12] = image[..., 4:6, 10:12].flip(-1)
+        torch.testing.assert_close(module(swapped), logits)
+        middles = torch.stack([logits[..., 0::2], logits[..., 1::2]]).mean(0)[..., 1:-1]
+        own = module.classify(module.features(functional.avg_pool3d(image, (1, 2, 2))))
+    assert logits.shape == (1, 2, 8, 16, 24) and logits.std() > 0.01
+    # Between two cells it is interpolated: along a row, their means are not far off.
+    along = (own[:, :, :, :, :-2] + 6 * own[:, :, :, :, 1:-1] + own[:, :, :, :, 2:]) / 8
+    down = torch.stack([middles[..., 0::2, :], middles[..., 1::2, :]]).mean(0)[..., 1:-1, :]
+    down_own = (along[..., :-2, :] + 6 * along[..., 1:-1, :] + along[..., 2:, :]) / 8
+    torch.testing.assert_close(down, down_own, atol=1e-5, rtol=1e-4)
+
+
+@given(
+    size=st.tuples(*[st.integers(1, 19)] * 3),
+    classes=st.integers(2, 4),
+    cells=st.sampled_from([(1, 1, 1), (2, 2, 2), (1, 2, 2)]),
+)
+def test_padded_network_keeps_any_size(size, classes, cells):
     config = UNet3DConfig(
         channels=2, pooling=((2, 2, 2),) * 2, kernels=((3, 3, 3),) * 3, padding="same",
-        test_statistics="running",
+        test_statistics="running", cells=cells,
     )  # fmt: skip
     logits = build(config, 2, classes).eval()(torch.zeros(1, 2, *size))
     assert logits.shape == (1, classes, *size)
@@ -187,10 +216,31 @@ def test_patches_fit_the_volume_and_the_pooling(spacing, shape, levels):
     assert patch[0] * patch[1] * patch[2] <= 8 * 40**3
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "cells"),
+    [
+        ((60, 60, 60), (1.0, 1.0, 1.0), (2, 2, 2)),
+        ((60, 60, 60), (6.0, 2.0, 2.0), (1, 2, 2)),
+        ((5, 60, 60), (1.0, 1.0, 1.0), (1, 2, 2)),
+    ],
+)
+def test_on_a_cpu_it_sees_cells_where_that_leaves_enough_of_them(shape, spacing, cells):
+    case = Case(
+        Volume(np.zeros((1, *shape), np.uint8), spacing), Annotation(np.ones(shape, np.uint8))
+    )
+    config = auto([case], torch.device("cpu"), TrainingConfig())
+    assert config.cells == cells
+    for patch in (*config.patches, config.tile):
+        assert all(side % d == 0 for side, d in zip(patch, config.divisor, strict=True))
+    assert auto([case], torch.device("cuda"), TrainingConfig()).cells == (1, 1, 1)
+
+
 def test_settings_that_build_no_network_are_refused():
     with pytest.raises(InputError, match="even number"):
         UNet3DConfig(channels=7)
     with pytest.raises(InputError, match="one resolution step more"):
         UNet3DConfig(kernels=((3, 3, 3),))
+    with pytest.raises(InputError, match="cells go with padding 'same'"):
+        UNet3DConfig(cells=(1, 2, 2))
     with pytest.raises(InputError, match="must be odd"):
         UNet3DConfig(kernels=((2, 3, 3),) * 4)

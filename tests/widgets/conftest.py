@@ -18,7 +18,7 @@ from napari_volseg.data.phantom import kidney_phantom
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
-from napari_volseg.models.unet3d import UNet3DConfig
+from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.training.events import Command, Progress
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.session import Model
