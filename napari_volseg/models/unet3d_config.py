@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 FILTER_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Scales of the filters that ``auto`` puts beside it, in units of the finest voxel side."""
 
+VOXELS_A_MINUTE = 16_000
+"""Voxels that a step of a CPU's network sees, for each minute that it trains, up to which these
+are not averaged into cells: one core then takes some five hundred steps or more."""
+
 THIN = 8
 """Voxels of a volume along an axis below which they are not averaged."""
 
@@ -135,17 +139,28 @@ class UNet3DConfig:
 def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) -> UNet3DConfig:
     """Choose settings that fit the device and the voxels.
 
-    Axes are pooled only once their voxels are no finer than twice the others', so that
-    features become isotropic in space; coarse axes get no convolution before. A CPU
-    gets a narrow network of three steps on cells of two voxels, a GPU the paper's width.
+    A CPU gets a narrow network of three steps, a GPU the paper's width. Where the minutes
+    are few for a CPU, it sees cells of two voxels: there are enough steps of these.
+    """
+    on_cpu = device.type == "cpu"
+    config = fitting(cases, on_cpu, (1, 1, 1))
+    voxels = config.batch_size * max(math.prod(patch) for patch in config.patches)
+    if on_cpu and not training.steps and voxels > VOXELS_A_MINUTE * training.minutes:
+        shape = largest_shape(cases)
+        z, y, x = (
+            c if n >= THIN else 1 for c, n in zip(cells_of(config.voxel), shape, strict=True)
+        )
+        config = fitting(cases, on_cpu, (z, y, x))
+    return config
+
+
+def fitting(cases: Sequence[Case], on_cpu: bool, cells: Triple) -> UNet3DConfig:
+    """Return settings for a network that sees cells of so many voxels (z, y, x).
+
+    Axes are pooled only once their cells are no finer than twice the others', so that
+    features become isotropic in space; coarse axes get no convolution before.
     """
     spacing, shape = cases[0].volume.spacing, largest_shape(cases)
-    voxel = (spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing))
-    on_cpu = device.type == "cpu"
-    cells = (1, 1, 1)
-    if on_cpu:
-        z, y, x = (c if n >= THIN else 1 for c, n in zip(cells_of(voxel), shape, strict=True))
-        cells = z, y, x
     pooling, kernels = plan_resolution(
         [s * c for s, c in zip(spacing, cells, strict=True)],
         [-(-n // c) for n, c in zip(shape, cells, strict=True)],
@@ -173,7 +188,7 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
         learned_filters=True,
         learned_start=True,
         position=True,
-        voxel=voxel,
+        voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),
         patches=patches,
         tile=plan_patch(spacing, (10**6,) * 3, steps, 112**3 if on_cpu else 192**3),
         # A batch of one would fall off torch's fast path for small convolutions on a CPU.

@@ -217,22 +217,23 @@ def test_patches_fit_the_volume_and_the_pooling(spacing, shape, levels):
 
 
 @pytest.mark.parametrize(
-    ("shape", "spacing", "cells"),
+    ("shape", "spacing", "training", "cells"),
     [
-        ((60, 60, 60), (1.0, 1.0, 1.0), (2, 2, 2)),
-        ((60, 60, 60), (6.0, 2.0, 2.0), (1, 2, 2)),
-        ((5, 60, 60), (1.0, 1.0, 1.0), (1, 2, 2)),
+        ((60, 60, 60), (1.0, 1.0, 1.0), TrainingConfig(minutes=1), (2, 2, 2)),
+        ((60, 60, 60), (6.0, 2.0, 2.0), TrainingConfig(minutes=1), (1, 2, 2)),
+        ((5, 60, 60), (1.0, 1.0, 1.0), TrainingConfig(minutes=0.5), (1, 2, 2)),
+        ((60, 60, 60), (1.0, 1.0, 1.0), TrainingConfig(minutes=60), (1, 1, 1)),
+        ((60, 60, 60), (1.0, 1.0, 1.0), TrainingConfig(steps=100), (1, 1, 1)),
     ],
 )
-def test_on_a_cpu_it_sees_cells_where_that_leaves_enough_of_them(shape, spacing, cells):
-    case = Case(
-        Volume(np.zeros((1, *shape), np.uint8), spacing), Annotation(np.ones(shape, np.uint8))
-    )
-    config = auto([case], torch.device("cpu"), TrainingConfig())
+def test_on_a_cpu_it_sees_cells_where_minutes_are_few(shape, spacing, training, cells):
+    annotation = Annotation(np.ones(shape, np.uint8))
+    case = Case(Volume(np.zeros((1, *shape), np.uint8), spacing), annotation)
+    config = auto([case], torch.device("cpu"), training)
     assert config.cells == cells
     for patch in (*config.patches, config.tile):
         assert all(side % d == 0 for side, d in zip(patch, config.divisor, strict=True))
-    assert auto([case], torch.device("cuda"), TrainingConfig()).cells == (1, 1, 1)
+    assert auto([case], torch.device("cuda"), training).cells == (1, 1, 1)
 
 
 def test_settings_that_build_no_network_are_refused():
