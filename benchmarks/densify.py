@@ -17,19 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-from main_job import ours
+from main_job import count_own_time, ours
 from rivals import random_forest, shape_interpolation, walker
 from volumes import REAL, agreement, annotated, known_volume
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.generated import KINDS
 from napari_volseg.inference.device import describe_device, pick_device
-from napari_volseg.training import loop
 
 WHOLE_SLICES = ("1_1_1", "3_3_2", "5_5_3")
 
@@ -89,7 +86,7 @@ def main() -> None:
     parser.add_argument("-o", type=Path, default=Path("out/densify.json"))
     arguments = parser.parse_args()
     if arguments.own_time:
-        loop.time = SimpleNamespace(perf_counter=time.process_time)
+        count_own_time()
     names = arguments.volumes or [*(REAL if arguments.data else ()), "phantom", *KINDS]
     machine = f"{platform.machine()}, {describe_device(pick_device(arguments.device))}"
     arguments.o.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ painted, by seconds of training; the predictions themselves are not counted. A r
 features, trees and labels of all voxels.
 
     python benchmarks/time_to_quality.py [--data FOLDER] [--cases NAME ...] [--minutes 5]
-        [--device cpu] [-o out/time_to_quality.json] [--plot FILE.png]
+        [--device cpu] [--own-time] [-o out/time_to_quality.json] [--plot FILE.png]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import torch
+from main_job import count_own_time
 from matplotlib import pyplot as plt
 from rivals import random_forest
 from volumes import agreement, case_of, main_cases
@@ -82,9 +83,12 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", help="names; default: all there are")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--own-time", action="store_true", help="see densify.py")
     parser.add_argument("-o", type=Path, default=Path("out/time_to_quality.json"))
     parser.add_argument("--plot", type=Path, help="where to draw the curves (PNG)")
     arguments = parser.parse_args()
+    if arguments.own_time:
+        count_own_time()
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
     table: dict[str, Any] = {"machine": machine, "minutes": arguments.minutes, "cases": {}}
     arguments.o.parent.mkdir(parents=True, exist_ok=True)
