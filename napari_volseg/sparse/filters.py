@@ -243,7 +243,9 @@ def interpolation_matrix(size: int, width: int) -> Tensor:
     matrix[rows, low] = 1 - (at - low)
     if size > 1:
         matrix[rows, low + 1] = at - low
-    return torch.from_numpy(matrix)
+    # It is kept: made while predicting, it must do for a step of a training, too.
+    with torch.inference_mode(mode=False):
+        return torch.from_numpy(matrix)
 
 
 def symmetric_eigenvalues(

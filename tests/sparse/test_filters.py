@@ -14,6 +14,7 @@ from napari_volseg.sparse.filters import (
     cells_around,
     coarsening,
     core_responses,
+    interpolation_matrix,
     refined,
     symmetric_eigenvalues,
     widest_reach,
@@ -142,3 +143,16 @@ def test_a_core_of_a_coarse_grid_is_refined_as_the_whole_is(start, size):
     needed, inside = cells_around(core, cells, coarse.shape[2:])
     found = refined(coarse[(..., *needed)], cells, inside)
     torch.testing.assert_close(found, whole[(..., *core)])
+
+
+def test_what_was_refined_while_predicting_can_be_learned_through():
+    coarse = torch.randn(1, 1, 3, 5, 7, requires_grad=True)
+    core = (slice(0, 6), slice(0, 10), slice(0, 14))
+    interpolation_matrix.cache_clear()
+    with torch.inference_mode():
+        expected = refined(coarse.detach(), (2, 2, 2), core)
+    found = refined(coarse, (2, 2, 2), core)
+    found.sum().backward()
+    assert torch.equal(found.detach(), expected)
+    # Every voxel is shared out among cells.
+    torch.testing.assert_close(coarse.grad.sum(), torch.tensor(float(found.numel())))

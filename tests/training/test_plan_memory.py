@@ -51,7 +51,7 @@ def room_for(monkeypatch):
     """Return what leaves a part of what a training needs beyond what it needs at any size."""
 
     def room_for(part: float, volume: Volume, config: TrainingConfig) -> None:
-        own = {"options": config.options, "held_out": config.held_out}
+        own = {name: getattr(config, name) for name in ("options", "held_out", "steps")}
         found = estimated(config.model, volume, n_classes=2, **own)
         free = (found.fixed + part * (found.step + found.tile)) / SAFE
         monkeypatch.setattr(plan_memory, "free_memory", lambda device: int(free))

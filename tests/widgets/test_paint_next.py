@@ -80,9 +80,9 @@ def test_a_prediction_is_followed_by_what_the_command_line_suggests(advised, mod
 
 def test_nothing_is_predicted_for_them(painted, model, monkeypatch):
     runs = []
-    real = inference.class_opinions
+    real = inference.opinions_in_passes
     monkeypatch.setattr(
-        inference, "class_opinions", lambda *a, **k: runs.append(1) or real(*a, **k)
+        inference, "opinions_in_passes", lambda *a, **k: runs.append(1) or real(*a, **k)
     )
     predict(painted, model)
     five(painted)
