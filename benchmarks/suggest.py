@@ -38,15 +38,16 @@ from volumes import Known, agreement, annotated, known_volume
 
 from napari_volseg import TrainingConfig
 from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.tiles import whole_region
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.models.unet3d_config import FILTER_SCALES
 from napari_volseg.review.between import take_steps
 from napari_volseg.review.suggest import add_region, empty_map, rank_slices
+from napari_volseg.sparse.labeled_blocks import block_responses
 from napari_volseg.sparse.pixels import (
     PixelClassifier,
     draw_voxels,
     pixel_stage,
-    region_responses,
 )
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.sparse.position import with_region_position
@@ -93,7 +94,7 @@ def all_responses(known: Known) -> torch.Tensor:
     corners = product(*(range(0, n, BLOCK) for n in volume.shape))
     for corner in corners:
         z, y, x = (slice(c, min(c + BLOCK, n)) for c, n in zip(corner, volume.shape, strict=True))
-        gray = region_responses(classifier, own, (z, y, x), CPU)[0]
+        (gray,) = block_responses(classifier, own, [(z, y, x)], CPU)
         block = with_region_position(gray, (z, y, x), volume.shape)
         if found is None:
             found = torch.empty((*volume.shape, len(block)), dtype=torch.float16)
@@ -141,8 +142,7 @@ def suggested_slice(probabilities: np.ndarray, case: Case) -> tuple[int, int]:
     """Return the slice that is suggested first."""
     volume = case.volume
     uncertainty = empty_map(volume.shape, volume.spacing, len(probabilities))
-    z, y, x = (slice(0, n) for n in volume.shape)
-    add_region(uncertainty, (z, y, x), probabilities)
+    add_region(uncertainty, whole_region(volume.shape), probabilities)
     (best,) = rank_slices(uncertainty, case.annotation, 1)
     return best.axis, best.index
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_volseg.data.annotation import default_classes
-from napari_volseg.data.history import Act, History, exchange, make_act, whole
+from napari_volseg.data.history import Act, History, exchange, make_act
 from napari_volseg.data.history_log import HISTORY, HistoryLog, read_history
+from napari_volseg.data.tiles import whole_region
 
 CLASSES = default_classes((1, 2, 3))
 
@@ -120,10 +121,10 @@ def main() -> None:
     }
     mask = dense_mask(options.size, rng)
     began = time.process_time()
-    bench.do(make_act("replace", whole(mask), mask, bench.labels))
+    bench.do(make_act("replace", whole_region(mask.shape), mask, bench.labels))
     found["replace_all_s"] = round(time.process_time() - began, 2)
     remapped = np.where(mask == 3, np.uint8(2), mask)
-    bench.do(make_act("remove a class", whole(mask), remapped, mask, CLASSES[:2]))
+    bench.do(make_act("remove a class", whole_region(mask.shape), remapped, mask, CLASSES[:2]))
     for what in ("class_removal", "replacement"):
         found[f"undo_{what}_s"] = round(bench.move(back=True), 2)
     found["undo_stroke_ms"] = round(1e3 * bench.move(back=True), 1)

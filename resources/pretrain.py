@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
+from napari_volseg.data.tiles import whole_region
 from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.models.unet3d_config import UNet3DConfig
@@ -71,8 +72,8 @@ class Pairs(IterableDataset):
 def fixed_responses(task: Task, grid: int) -> Tensor:
     """Standardized responses (F, Z, Y, X) of the fixed filters."""
     image = torch.from_numpy(task.image)[None, None]
-    z, y, x = (slice(0, n) for n in task.image.shape)
-    found = torch.cat(list(filter_bank(image, SCALES, GRIDS[grid][1], (z, y, x))), 1)[0]
+    everywhere = whole_region(task.image.shape)
+    found = torch.cat(list(filter_bank(image, SCALES, GRIDS[grid][1], everywhere)), 1)[0]
     spread, mean = torch.std_mean(found, (1, 2, 3), keepdim=True)
     return (found - mean) / (spread + 1e-3)
 

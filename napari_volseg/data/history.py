@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from napari_volseg.data.tiles import around, box_size
+from napari_volseg.data.tiles import around, box_size, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,10 +155,9 @@ def make_act(
     classes : tuple of LabelClass, optional
         What the classes become.
     """
-    start = [side.start for side in box]
     patches = []
     for piece in _pieces(box):
-        inside = within(piece, start)
+        inside = relative(piece, box)
         if not np.array_equal(values[inside], instead_of[inside]):
             patches.append(_pack(piece, values[inside]))
     return Act(name, values.dtype.str, tuple(patches), classes)
@@ -192,18 +191,6 @@ def exchange(
         act.said,
     )
     return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
-
-
-def whole(labels: NDArray[Any]) -> Region:
-    """Return the box that holds all of the labels (Z, Y, X)."""
-    z, y, x = labels.shape
-    return slice(0, z), slice(0, y), slice(0, x)
-
-
-def within(box: Region, start: list[int]) -> Region:
-    """Return a box as seen from a corner (z, y, x)."""
-    z, y, x = (slice(side.start - s, side.stop - s) for side, s in zip(box, start, strict=True))
-    return z, y, x
 
 
 def _pieces(box: Region) -> Iterator[Region]:

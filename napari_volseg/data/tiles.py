@@ -178,6 +178,12 @@ def slice_region(shape: Sequence[int], axis: int, index: int) -> Region:
     return z, y, x
 
 
+def whole_region(shape: Sequence[int]) -> Region:
+    """Return the region that is all of a volume (z, y, x)."""
+    z, y, x = (slice(0, size) for size in shape)
+    return z, y, x
+
+
 def center_of(region: Region) -> tuple[float, ...]:
     """Middle of a region in voxels (z, y, x)."""
     return tuple((r.start + r.stop - 1) / 2 for r in region)

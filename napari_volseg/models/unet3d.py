@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.data.tiles import crop_around
+from napari_volseg.data.tiles import crop_around, whole_region
 from napari_volseg.models.initialize import he_initialize, learned_initialize
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
 from napari_volseg.models.unet3d_config import UNet3DConfig, auto
-from napari_volseg.sparse.filters import refined
+from napari_volseg.sparse.filters import averaged, refined
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import (
     PixelClassifier,
@@ -28,7 +28,7 @@ from napari_volseg.sparse.pixels import (
 from napari_volseg.sparse.plan import Triple, each, plan_core, pooled, valid_size
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.sampling import PatchPlan
-from napari_volseg.sparse.whole import pad_to_multiple, whole_region
+from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,7 +77,7 @@ class UNet3D(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the image (B, C, Z, Y, X) of a whole volume to logits (B, K, ...)."""
-        core = whole_region(image)
+        core = whole_region(image.shape[2:])
         if self.config.position:
             image = with_region_position(image, core, image.shape[2:])
         logits = self.unet(image)
@@ -88,12 +88,12 @@ class UNet3D(nn.Module):
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify; between the cells, interpolate."""
-        cells, core = self.config.cells, whole_region(image)
+        cells, core = self.config.cells, whole_region(image.shape[2:])
         if max(cells) > 1:
-            image = functional.avg_pool3d(pad_to_multiple(image, cells, "replicate"), cells)
+            image = averaged(image, cells)
         logits: Tensor = self.classify(self.features(image))
         if self.config.padding == "same":
-            logits = logits[(..., *whole_region(image))]
+            logits = logits[(..., *whole_region(image.shape[2:]))]
         return logits if max(cells) == 1 else refined(logits, cells, core)
 
     def features(self, image: Tensor) -> Tensor:

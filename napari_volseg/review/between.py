@@ -20,7 +20,8 @@ from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, Annotation, C
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage, region_responses
+from napari_volseg.sparse.labeled_blocks import block_responses
+from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.priority import lower_thread_priority
 
@@ -257,6 +258,6 @@ def image_logits(
     classifier: PixelClassifier, case: PoolCase, region: Region
 ) -> NDArray[np.float32]:
     """Logits (K, z, y, x) of a region by its gray values alone."""
-    responses = region_responses(classifier, case, region, torch.device("cpu"))
-    logits: NDArray[np.float32] = classifier.over(responses).mean(0)[0].numpy()
+    (responses,) = block_responses(classifier, case, [region], torch.device("cpu"))
+    logits: NDArray[np.float32] = classifier.over(responses[None]).mean(0)[0].numpy()
     return logits

@@ -113,10 +113,15 @@ def core_responses(
     found = image[(slice(None), slice(None), *seen)]
     if max(cells) == 1:
         return responses(found, scale, voxel, within)
-    found = functional.avg_pool3d(pad_to_multiple(found, cells, "replicate"), cells)
+    found = averaged(found, cells)
     needed, inside = cells_around(within, cells, found.shape[2:])
     coarse = responses(found, scale, [v * c for v, c in zip(voxel, cells, strict=True)], needed)
     return [refined(torch.cat(coarse, 1), cells, inside)]
+
+
+def averaged(image: Tensor, cells: Triple) -> Tensor:
+    """Average the voxels of an image (B, C, Z, Y, X) into cells; ``refined`` leads back."""
+    return functional.avg_pool3d(pad_to_multiple(image, cells, "replicate"), cells)
 
 
 def refined(coarse: Tensor, cells: Triple, core: Region) -> Tensor:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
-from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
 from napari_volseg.sparse.labeled_blocks import labeled_responses
 from napari_volseg.sparse.learned_filters import (
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
-    from napari_volseg.sparse.pool import Pool, PoolCase
+    from napari_volseg.sparse.pool import Pool
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -160,11 +159,6 @@ class PixelClassifier(nn.Module):
         self.near = VoxelNetwork(near, n_classes, units)
 
     @property
-    def reach(self) -> Triple:
-        """Voxels (z, y, x) that the responses see on each side."""
-        return filters_reach(self.scales, self.voxel, self.learned is not None)
-
-    @property
     def alignment(self) -> Triple:
         """Multiples of voxels (z, y, x) at which a block must begin in its volume."""
         return filters_alignment(self.scales, self.voxel, self.learned is not None)
@@ -175,22 +169,16 @@ class PixelClassifier(nn.Module):
         Position channels follow as they are.
         """
         gray, place = image[:, : self.channels], image[:, self.channels :]
-        return torch.cat(
-            [*self.gray_responses(gray, core), place[(slice(None), slice(None), *core)]], 1
-        )
+        learned = [] if self.learned is None else [self.learned.responses(gray, core)]
+        fixed = self.fixed_responses(gray, core)
+        return torch.cat([*fixed, *learned, place[(slice(None), slice(None), *core)]], 1)
 
-    def gray_responses(self, gray: Tensor, core: Region) -> Iterator[Tensor]:
+    def fixed_responses(self, gray: Tensor, core: Region) -> Iterator[Tensor]:
         """Yield filter responses (B, F, z, y, x) of standardized gray values (B, C, Z, Y, X).
 
         Also of the gray values without their bend: bent, what is faint is seen; unbent,
-        edges stay where they are.
+        edges stay where they are. Learned filters come after these.
         """
-        yield from self.fixed_responses(gray, core)
-        if self.learned is not None:
-            yield self.learned.responses(gray, core)
-
-    def fixed_responses(self, gray: Tensor, core: Region) -> Iterator[Tensor]:
-        """Yield those of ``gray_responses`` that are not learned."""
         linear = gray.clamp(max=BRIGHTEST).sinh()
         yield from filter_bank(gray, self.scales, self.voxel, core)
         yield from filter_bank(linear, self.scales[:NEAR_SCALES], self.voxel, core)
@@ -238,14 +226,6 @@ def filters_alignment(scales: Sequence[float], voxel: Sequence[float], learned: 
     """Multiples of voxels (z, y, x) at which a block of a volume must begin to be filtered."""
     fixed = alignment(scales, voxel)
     return each(math.lcm, fixed, learned_alignment(voxel)) if learned else fixed
-
-
-def region_responses(
-    classifier: PixelClassifier, case: PoolCase, region: Region, device: torch.device
-) -> Tensor:
-    """Filter responses (1, F, z, y, x) of a region's gray values, from no more than they see."""
-    around, within = crop_around(region, classifier.reach, classifier.alignment, case.volume.shape)
-    return torch.cat(list(classifier.gray_responses(case.read(around).to(device)[None], within)), 1)
 
 
 def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -> Batch:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_volseg.data.tiles import whole_region
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 
@@ -22,8 +23,7 @@ def draw_case(pool: Pool, generator: torch.Generator) -> PoolCase:
 
 def whole_image(case: PoolCase, device: torch.device) -> Tensor:
     """Standardized image of a whole volume, float32 (1, C, Z, Y, X) on the device."""
-    z, y, x = (slice(0, n) for n in case.volume.shape)
-    return case.read((z, y, x))[None].to(device)
+    return case.read(whole_region(case.volume.shape))[None].to(device)
 
 
 def whole_target(case: PoolCase, device: torch.device) -> Tensor:
@@ -53,9 +53,3 @@ def pad_to_multiple(image: Tensor, divisor: Sequence[int], mode: str = "constant
     """
     z, y, x = (-n % d for n, d in zip(image.shape[2:], divisor, strict=True))
     return functional.pad(image, (0, x, 0, y, 0, z), mode=mode)
-
-
-def whole_region(image: Tensor) -> Region:
-    """Return the region that is all of an image (B, C, Z, Y, X)."""
-    z, y, x = (slice(0, n) for n in image.shape[2:])
-    return z, y, x

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_volseg.data.history import whole
 from napari_volseg.data.kept import kept_by
+from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.again import said_again
 from napari_volseg.review.edits import Edit, Review, apply, painted, restore, say_of
 from napari_volseg.review.kept import cut_out, most_shared, overlap, put_kept
@@ -94,7 +94,7 @@ class Reviewing:
         states = {number: one.state for number, one in found.kept.items()}
         self._review = Review(found.objects, prediction.data, states)
         self.measured = {m.id: m for m in found.measured}
-        put_kept(prediction.data, whole(prediction.data), found.kept.values())
+        put_kept(prediction.data, whole_region(prediction.data.shape), found.kept.values())
         prediction.refresh(extent=False)
         keep_in(self._session, self._all_kept())
         prediction.events.paint.connect(self._protect)

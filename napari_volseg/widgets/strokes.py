@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.data.history import within
-from napari_volseg.data.tiles import around
+from napari_volseg.data.tiles import around, relative
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,25 +29,24 @@ def stroke_of(
         With the stroke in them or not: napari tells of a single step before it is taken.
     """
     box = around([_box(atom) for atom in atoms])
-    start = [side.start for side in box]
     before = labels[box].copy()
     # The last step first: where steps overlap, the first one knows what was there.
     for atom in reversed(atoms):
-        _put(before, start, atom, new=False)
+        _put(before, box, atom, new=False)
     after = before.copy()
     for atom in atoms:
-        _put(after, start, atom, new=True)
+        _put(after, box, atom, new=True)
     return box, before, after
 
 
-def _put(values: NDArray[np.integer], start: list[int], atom: Any, *, new: bool) -> None:
+def _put(values: NDArray[np.integer], box: Region, atom: Any, *, new: bool) -> None:
     """Put what a step found, or what it left, into the values of a box."""
     if not hasattr(atom, "slice_key"):
         indices, old_values, new_values = atom
-        at = tuple(i - s for i, s in zip(indices, start, strict=True))
+        at = tuple(i - side.start for i, side in zip(indices, box, strict=True))
         values[at] = new_values if new else old_values
         return
-    inside = values[within(atom.slice_key, start)]
+    inside = values[relative(atom.slice_key, box)]
     inside[... if atom.mask is None else atom.mask] = atom.new_value if new else atom.old_values
 
 

@@ -19,7 +19,8 @@ from qtpy.QtWidgets import QApplication
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, whole
+from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
+from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -294,7 +295,7 @@ class Undo(QObject):
             self._keep(layer, History())
             return
         name = noted(layer).get("act") or "replace the labels"
-        self._change(layer, name, whole(before), before, layer.data)
+        self._change(layer, name, whole_region(before.shape), before, layer.data)
 
     def _on_classes_edited(self, name: str, before: tuple[LabelClass, ...]) -> None:
         layer = self._session.annotation
@@ -372,7 +373,7 @@ def _removal(
     labels: NDArray[Any], *, class_id: int, into: int, left: tuple[LabelClass, ...]
 ) -> Act:
     after = np.where(labels == class_id, labels.dtype.type(into), labels)
-    return make_act("remove a class", whole(labels), after, labels, left)
+    return make_act("remove a class", whole_region(labels.shape), after, labels, left)
 
 
 def _hand_is_down() -> bool:

@@ -12,12 +12,13 @@ from napari_volseg.data import history as history_module
 from napari_volseg.data import record_file
 from napari_volseg.data.annotation import LabelClass, default_classes
 from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.history import Act, History, exchange, make_act, whole
+from napari_volseg.data.history import Act, History, exchange, make_act
 from napari_volseg.data.history_log import HISTORY, HistoryLog, read_history
 from napari_volseg.data.journal import open_journal, recoverable
 from napari_volseg.data.journal_log import JournalHeader
 from napari_volseg.data.kept import KeptObject
 from napari_volseg.data.review_state import ReviewState
+from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.kept import said_after
 
 SHAPE = (33, 80, 140)
@@ -224,10 +225,10 @@ def test_an_act_keeps_only_the_pieces_that_differ():
     labels = np.zeros((64, 256, 256), np.uint8)
     after = labels.copy()
     after[3, 4, 5] = after[40, 200, 70] = 2
-    act = make_act("points", whole(labels), after, labels)
+    act = make_act("points", whole_region(labels.shape), after, labels)
     assert len(act.patches) == 2
     assert act.voxels <= 2 * history_module.LARGEST_PATCH
-    assert make_act("nothing", whole(labels), labels, labels).patches == ()
+    assert make_act("nothing", whole_region(labels.shape), labels, labels).patches == ()
 
 
 def test_what_changed_unnoticed_is_not_lost():
@@ -244,7 +245,7 @@ def test_what_changed_unnoticed_is_not_lost():
 def noisy_act(rng, name="noise"):
     labels = np.zeros(SHAPE, np.uint8)
     values = rng.integers(0, 255, SHAPE).astype(np.uint8)
-    return make_act(name, whole(labels), values, labels)
+    return make_act(name, whole_region(labels.shape), values, labels)
 
 
 def test_memory_is_bounded_and_the_oldest_acts_go_first(monkeypatch):
@@ -368,7 +369,9 @@ def test_labels_of_any_type_come_back(tmp_path, dtype):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 100, SHAPE).astype(dtype)
     before = labels.copy()
-    act = make_act("noise", whole(labels), rng.integers(0, 99, SHAPE).astype(dtype), labels)
+    act = make_act(
+        "noise", whole_region(labels.shape), rng.integers(0, 99, SHAPE).astype(dtype), labels
+    )
     now = Annotated(labels, ())
     now.do(act)
     log = HistoryLog(tmp_path)

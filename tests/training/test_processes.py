@@ -5,13 +5,10 @@ import socket
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import multiprocessing, nn
 
-from napari_volseg.data.annotation import Annotation, Case
-from napari_volseg.data.volume import Volume
 from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.sparse import patches
 from napari_volseg.sparse.config import TrainingConfig
@@ -24,6 +21,7 @@ from napari_volseg.training.processes import (
     processes_joined,
     several,
 )
+from tests.training.test_loop import make_case
 
 SHAPE = (8, 24, 24)
 OPTIONS = {
@@ -35,15 +33,6 @@ OPTIONS = {
     "patches": ((8, 16, 16),),
 }
 CONFIG = TrainingConfig(steps=8, device="cpu", options=OPTIONS, held_out=0.2)
-
-
-def make_case() -> Case:
-    _, y, x = np.indices(SHAPE)
-    truth = np.where((y - 12) ** 2 + (x - 12) ** 2 < 60, 2, 1).astype(np.uint8)
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[4], labels[:, 12] = truth[4], truth[:, 12]
-    noise = np.random.default_rng(0).normal(100, 20, SHAPE)
-    return Case(Volume(((truth > 1) * 60 + noise)[None].astype(np.float32)), Annotation(labels))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +69,7 @@ def by_steps(number: int) -> tuple:
         return drawn[-1]
 
     patches.sample_batch = noted
-    events = list(train(make_case(), CONFIG))
+    events = list(train(make_case(shape=SHAPE), CONFIG))
     patches.sample_batch = sample
     # The memory was foreseen on the meta device.
     images = [batch.image for batch in drawn if batch.image.device.type == "cpu"]
@@ -94,7 +83,7 @@ def test_processes_take_the_same_steps_from_patches_of_their_own(results):
         assert torch.equal(tensor, other[name]), name
     assert len(drawn) == len(others) > 2
     assert not all(torch.equal(a, b) for a, b in zip(drawn, others, strict=True))
-    alone = list(train(make_case(), CONFIG))[-1].checkpoint.state
+    alone = list(train(make_case(shape=SHAPE), CONFIG))[-1].checkpoint.state
     moved = "module.down.0.0.weight"
     assert alone.keys() == state.keys() and not torch.equal(alone[moved], state[moved])
 
@@ -131,7 +120,7 @@ def out_of_memory(number: int) -> tuple:
         return right(module, image)
 
     UNet3D.unet = wrong
-    events = list(train(make_case(), replace(CONFIG, batch_size=2)))
+    events = list(train(make_case(shape=SHAPE), replace(CONFIG, batch_size=2)))
     UNet3D.unet = right
     return [e.note for e in events if e.note], events[-1].checkpoint.state
 
@@ -156,7 +145,9 @@ def by_time(number: int) -> list[int]:
             return cls.now
 
     loop.time = Clock
-    steps = [event.step for event in train(make_case(), replace(CONFIG, steps=0, minutes=0.2))]
+    steps = [
+        event.step for event in train(make_case(shape=SHAPE), replace(CONFIG, steps=0, minutes=0.2))
+    ]
     loop.time = time
     return steps
 
