@@ -80,7 +80,9 @@ def new_classifier(case: Case, n_classes: int, seed: int) -> PixelClassifier:
     voxel = [side / min(spacing) for side in spacing]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return PixelClassifier(case.volume.channels, n_classes, FILTER_SCALES, voxel, True)
+        return PixelClassifier(
+            case.volume.channels, n_classes, FILTER_SCALES, voxel, position=True, learned=True
+        )
 
 
 @torch.no_grad()
