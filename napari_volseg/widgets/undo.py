@@ -6,19 +6,16 @@ the choice of other layers, new data and, through the journal, the window.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
 from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.kept import said_after
@@ -35,7 +32,7 @@ from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.verdicts import corrections_of, review_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from napari.components import ViewerModel
     from napari.layers import Labels
@@ -105,27 +102,49 @@ class Undo(QObject):
         """Do again what was undone last in a layer, by default in the annotation."""
         self._move(layer or self._session.annotation, back=False)
 
-    def do(self, layer: Labels, make: Callable[[NDArray[Any]], Act]) -> None:
+    @property
+    def working(self) -> bool:
+        """Whether an act is being prepared in the background."""
+        return self._working
+
+    def do(
+        self,
+        layer: Labels,
+        make: Callable[[NDArray[Any], Corrections], Act],
+        deliver: Callable[[Callable[[], None]], None] = lambda put: put(),
+    ) -> None:
         """Change labels, classes or both at many places, as one act.
 
         Parameters
         ----------
         layer : Labels
             An annotation.
-        make : callable (labels)
-            Makes the act from the labels as they are; called in the background, and again if
-            something was painted meanwhile. It must not change them.
+        make : callable (labels, corrections)
+            Makes the act from the annotation as it is; called in the background, and again if
+            something was painted meanwhile. It must not change anything.
+        deliver : callable (put), optional
+            Called when the act is ready; it calls ``put()``, unless that is not wanted any more.
         """
         history, labels, classes = history_of(layer), layer.data, classes_of(layer)
+        corrections = corrections_of(layer)
         self._working = True
+
+        def prepare() -> Exchange:
+            act = make(labels, corrections)
+            return exchange(act, labels, classes, corrections.like(act.marks))
+
+        def put(ready: Exchange) -> None:
+            self._put(layer, ready, history.done(ready.opposite))
+            self._session.viewer.status = f"Done: {ready.act.name}"
+
         self._background.run(
-            lambda: exchange(make(labels), labels, classes),
+            prepare,
             done=partial(
                 self._deliver,
                 layer,
                 history,
-                lambda ready: self._put(layer, ready, history.done(ready.opposite), "Done"),
-                partial(self.do, layer, make),
+                lambda ready: deliver(partial(put, ready)),
+                partial(self.do, layer, make, deliver),
             ),
             failed=self._rest,
         )
@@ -182,7 +201,10 @@ class Undo(QObject):
 
         def put(ready: Exchange) -> None:
             moved = history.undone if back else history.redone
-            self._put(layer, ready, moved(ready.opposite), "Undone" if back else "Redone")
+            self._put(layer, ready, moved(ready.opposite))
+            viewer, verb = self._session.viewer, "Undone" if back else "Redone"
+            place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
+            viewer.status = f"{verb}: {act.name}{place}"
 
         if act.voxels <= AT_ONCE_VOXELS:
             put(exchange(act, labels, classes, marks))
@@ -222,7 +244,7 @@ class Undo(QObject):
     def _rest(self) -> None:
         self._working = False
 
-    def _put(self, layer: Labels, ready: Exchange, history: History, verb: str) -> None:
+    def _put(self, layer: Labels, ready: Exchange, history: History) -> None:
         labels = ready.put(layer.data)
         if labels is not layer.data:
             # Known beforehand, so that it is no act of its own.
@@ -240,9 +262,6 @@ class Undo(QObject):
         layer.refresh()
         self.exchanged.emit(layer, act, ready.opposite)
         self._keep(layer, history)
-        viewer = self._session.viewer
-        place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
-        viewer.status = f"{verb}: {act.name}{place}"
 
     def _take_classes(self, layer: Labels, classes: tuple[LabelClass, ...]) -> None:
         if layer is not self._session.annotation:
@@ -317,36 +336,6 @@ class Undo(QObject):
             self.recorded.emit(layer, back)
 
 
-@contextmanager
-def acting(layer: Labels, name: str) -> Iterator[None]:
-    """Give what is done to a layer meanwhile a name, for the undo of it."""
-    note(layer, act=name)
-    try:
-        yield
-    finally:
-        note(layer, act="")
-
-
-def act_on(layer: Labels, name: str, change: Callable[[], int], unchanged: str) -> None:
-    """Change labels as an act of that name, or tell the user why not.
-
-    Parameters
-    ----------
-    change : callable () -> int
-        Does it, and returns how many voxels it changed.
-    unchanged : str
-        What to say if there were none.
-    """
-    try:
-        with acting(layer, name):
-            changed = change()
-    except InputError as error:
-        show_warning(str(error))
-        return
-    if not changed:
-        show_info(unchanged)
-
-
 def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
     """Show a slice that goes through a box of a layer, unless the one on view does.
 
@@ -370,7 +359,12 @@ def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
 
 
 def _removal(
-    labels: NDArray[Any], *, class_id: int, into: int, left: tuple[LabelClass, ...]
+    labels: NDArray[Any],
+    _: Corrections,
+    *,
+    class_id: int,
+    into: int,
+    left: tuple[LabelClass, ...],
 ) -> Act:
     after = np.where(labels == class_id, labels.dtype.type(into), labels)
     return make_act("remove a class", whole_region(labels.shape), after, labels, left)

@@ -76,7 +76,10 @@ def test_a_rejected_object_takes_nothing_of_another():
 def test_thousands_of_verdicts_are_taken_back_without_a_voxel():
     before = review(LEFT, RIGHT)
     edit = said_again(before, "undo", [block(LEFT, "accepted"), block(RIGHT, "accepted")], [])
-    assert edit.ids.size == 0 and edit.states == {1: "unreviewed", 2: "unreviewed"}
+    assert edit.ids.voxels == edit.mask.voxels == 0 and edit.states == {
+        1: "unreviewed",
+        2: "unreviewed",
+    }
 
 
 @pytest.mark.parametrize("another_mask", [False, True])

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QMenu
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.journal import recoverable
 from napari_volseg.widgets import undo as undo_module
+from napari_volseg.widgets.acts import acting
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -25,7 +26,6 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.recovery import RecoveryStrip
 from napari_volseg.widgets.strokes import stroke_of
-from napari_volseg.widgets.undo import acting
 from tests.widgets.conftest import SHAPE, close
 from tests.widgets.hands import add_volume, canvas, find, live, paint, press, wait_until
 
