@@ -106,6 +106,12 @@ class Edit:
         told[rest] = np.isin(ids[rest], list(self.states))
         return np.where(told, mask, annotation).astype(annotation.dtype)
 
+    def painted(self, review: Review) -> set[int]:
+        """Return the classes that it paints into the annotation; ``review`` is without it."""
+        corrected = [n for n, state in self.states.items() if state == CORRECTED]
+        known = [review.objects.get(n).mask_label for n in corrected if n in review.objects]
+        return {*known, *self.classes.values()} if corrected else set()
+
     def write(self, review: Review, labels: Labels, corrections: Corrections) -> Act:
         """Return the act that puts what ``annotate`` returns into an annotation, as corrections.
 
@@ -154,15 +160,16 @@ def apply(review: Review, edit: Edit) -> tuple[Review, Edit]:
     """Put an edit into a review; return the review, and what takes it back."""
     labels = review.objects.labels
     ids, mask = exchange(edit.ids, labels, ()), exchange(edit.mask, review.mask, ())
+    found = {o.id: o for o in review.objects.found}
     back = replace(
         edit,
         ids=ids.opposite,
         mask=mask.opposite,
+        classes={n: found[n].mask_label if n in found else c for n, c in edit.classes.items()},
         states={n: review.states.get(n, UNREVIEWED) for n in edit.states},
     )
     ids.put(labels)
     mask.put(review.mask)
-    found = {o.id: o for o in review.objects.found}
     for number, class_id in edit.classes.items():
         member = labels[edit.box] == number
         if member.any():

@@ -6,6 +6,7 @@ it goes what that changes in the prediction.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_volseg.data.annotation import with_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.kept import kept_by
 from napari_volseg.data.tiles import whole_region
@@ -28,7 +30,7 @@ from napari_volseg.review.queue import (
     MeasuredObject,
     measure_object,
 )
-from napari_volseg.widgets.layers import history_of, noted
+from napari_volseg.widgets.layers import classes_of, history_of, noted
 from napari_volseg.widgets.parts import count
 from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.verdicts import keep_in, kept_in
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
     from numpy.typing import NDArray
 
+    from napari_volseg.data.annotation import LabelClass
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Act
     from napari_volseg.data.kept import KeptObject
@@ -223,14 +226,19 @@ class Reviewing:
             self._background.run(make, review, *arguments, done=done, failed=self._rest)
             return True
         made: list[tuple[Review, Edit]] = []
+        predicted = () if self._prediction is None else classes_of(self._prediction)
 
-        def make_act(labels: NDArray[Any], corrections: Corrections) -> Act:
+        def make_act(
+            labels: NDArray[Any], classes: tuple[LabelClass, ...], corrections: Corrections
+        ) -> Act:
             now = self._review
             if now is None:
                 raise InputError("the objects are gone meanwhile; find them again")
             edit = make(now, *arguments)
             made[:] = [(now, edit)]
-            return edit.write(now, labels, corrections)
+            known = with_classes(classes, edit.painted(now), predicted)
+            act = edit.write(now, labels, corrections)
+            return act if known == classes else replace(act, classes=known)
 
         self._undo.do(
             annotation,

@@ -110,7 +110,7 @@ class Undo(QObject):
     def do(
         self,
         layer: Labels,
-        make: Callable[[NDArray[Any], Corrections], Act],
+        make: Callable[[NDArray[Any], tuple[LabelClass, ...], Corrections], Act],
         deliver: Callable[[Callable[[], None]], None] = lambda put: put(),
     ) -> None:
         """Change labels, classes or both at many places, as one act.
@@ -119,7 +119,7 @@ class Undo(QObject):
         ----------
         layer : Labels
             An annotation.
-        make : callable (labels, corrections)
+        make : callable (labels, classes, corrections)
             Makes the act from the annotation as it is; called in the background, and again if
             something was painted meanwhile. It must not change anything.
         deliver : callable (put), optional
@@ -130,7 +130,7 @@ class Undo(QObject):
         self._working = True
 
         def prepare() -> Exchange:
-            act = make(labels, corrections)
+            act = make(labels, classes, corrections)
             return exchange(act, labels, classes, corrections.like(act.marks))
 
         def put(ready: Exchange) -> None:
@@ -186,8 +186,7 @@ class Undo(QObject):
         layer = self._session.annotation
         if layer is None or self._working:
             return
-        left = tuple(c for c in classes_of(layer) if c.id != class_id)
-        self.do(layer, partial(_removal, class_id=class_id, into=into, left=left))
+        self.do(layer, partial(_removal, class_id=class_id, into=into))
 
     def _move(self, layer: Labels | None, *, back: bool) -> None:
         if layer not in self._data or self._working or _hand_is_down():
@@ -256,9 +255,6 @@ class Undo(QObject):
             note(layer, kept=said_after(review_of(layer).kept, act))
         if act.classes is not None:
             self._take_classes(layer, act.classes)
-        if not act.patches:
-            # A painted class stays, also if it was not known yet when that was done.
-            self._session.set_painted(layer, self._session.painted)
         layer.refresh()
         self.exchanged.emit(layer, act, ready.opposite)
         self._keep(layer, history)
@@ -328,7 +324,14 @@ class Undo(QObject):
         corrected = layer is self.correcting
         corrections, marks = corrections_of(layer).marked(box, before != after, corrected)
         note(layer, corrections=corrections)
-        self._record(layer, replace(make_act(name, box, before, after), marks=marks))
+        back = replace(make_act(name, box, before, after), marks=marks)
+        if back.voxels <= AT_ONCE_VOXELS:
+            # In what is larger, a look in the background finds new classes; they are no act.
+            had, known = classes_of(layer), self._session.classes_with(np.unique(after))
+            if layer is self._session.annotation and had != known:
+                self._take_classes(layer, known)
+                back = replace(back, classes=had)
+        self._record(layer, back)
 
     def _record(self, layer: Labels, back: Act) -> None:
         if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:
@@ -360,12 +363,13 @@ def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
 
 def _removal(
     labels: NDArray[Any],
+    classes: tuple[LabelClass, ...],
     _: Corrections,
     *,
     class_id: int,
     into: int,
-    left: tuple[LabelClass, ...],
 ) -> Act:
+    left = tuple(c for c in classes if c.id != class_id)
     after = np.where(labels == class_id, labels.dtype.type(into), labels)
     return make_act("remove a class", whole_region(labels.shape), after, labels, left)
 
