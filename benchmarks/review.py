@@ -4,9 +4,9 @@
 
 In the real window (under a display or Xvfb), on a mask of 256x512x512 voxels with so many
 balls: from pressing "Find objects" to the filled table; from choosing a row to the slice
-drawn on the canvas; undo and redo of an act that changes the whole annotation; accepting all
-objects as one act, undoing and redoing it, and accepting one and going to the next. Medians
-of the rounds, in seconds of wall clock.
+drawn on the canvas; undo and redo of an act that changes the whole annotation; accepting and
+rejecting all objects as one act, undoing and redoing it, and accepting one and going to the
+next. Medians of the rounds, in seconds of wall clock.
 """
 
 from __future__ import annotations
@@ -118,24 +118,25 @@ def main() -> None:
                 wait_until(lambda value=value: annotation.data[0, 0, 0] == value, "it is done")
 
         figures["undo_and_redo_s"] = timed(undo_and_redo, arguments.rounds)
-        queue.list.selectAll()
-        verdicts: dict[str, list[float]] = {"accept_all": [], "undo": [], "redo": []}
-        for _ in range(arguments.rounds):
-            for what, act, many in (
-                ("accept_all", queue.accept, arguments.objects),
-                ("undo", annotation.undo, 0),
-                ("redo", annotation.redo, arguments.objects),
-                ("", annotation.undo, 0),
-            ):
-                began = time.perf_counter()
-                act()
-                wait_until(lambda many=many: len(queue.reviewing.states) == many, "it is said")
-                main_window(viewer).grab()
-                if what:
-                    verdicts[what].append(time.perf_counter() - began)
-                live(1.0)
-                queue.list.selectAll()
-        figures |= {f"verdicts_{what}_s": statistics.median(s) for what, s in verdicts.items()}
+        for verdict in (queue.accept, queue.reject):
+            seconds: dict[str, list[float]] = {"all": [], "undo": [], "redo": []}
+            for _ in range(arguments.rounds):
+                for what, act, many in (
+                    ("all", verdict, arguments.objects),
+                    ("undo", annotation.undo, 0),
+                    ("redo", annotation.redo, arguments.objects),
+                    ("", annotation.undo, 0),
+                ):
+                    queue.list.selectAll()
+                    live(1.0)
+                    began = time.perf_counter()
+                    act()
+                    wait_until(lambda many=many: len(queue.reviewing.states) == many, "it is said")
+                    main_window(viewer).grab()
+                    if what:
+                        seconds[what].append(time.perf_counter() - began)
+            name = verdict.__name__
+            figures |= {f"{name}_{what}_s": statistics.median(s) for what, s in seconds.items()}
         queue.list.selectRow(0)
 
         def accept_one() -> None:

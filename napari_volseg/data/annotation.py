@@ -10,7 +10,7 @@ import numpy as np
 from napari_volseg.data.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,6 +58,17 @@ def default_classes(ids: Sequence[int] = (1, 2)) -> tuple[LabelClass, ...]:
         )
         for i in sorted(ids)
     )
+
+
+def with_classes(
+    classes: Sequence[LabelClass], ids: Iterable[int], others: Sequence[LabelClass] = ()
+) -> tuple[LabelClass, ...]:
+    """Return classes, and those of other ids, but 0: as others know them, or default ones."""
+    known = {c.id: c for c in classes}
+    elsewhere = {c.id: c for c in others}
+    new = [int(i) for i in ids if i != UNLABELED and i not in known]
+    added = [elsewhere.get(i) or default_classes([i])[0] for i in new]
+    return tuple(sorted([*known.values(), *added], key=lambda c: c.id)) if added else tuple(classes)
 
 
 @dataclass(frozen=True, eq=False)

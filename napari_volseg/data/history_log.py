@@ -13,8 +13,9 @@ from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from napari_volseg.data.annotation import LabelClass
+from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, History, Patch
-from napari_volseg.data.journal_log import record, whole_records
+from napari_volseg.data.journal_log import OTHER_VERSION, UNREADABLE, record, whole_records
 from napari_volseg.data.record_file import RecordFile
 
 if TYPE_CHECKING:
@@ -80,21 +81,30 @@ class HistoryLog:
 
 
 def read_history(folder: Path, name: str = HISTORY) -> History:
-    """Read the history that a file of a journal's folder holds; an empty one if there is none."""
+    """Read the history that a file of a journal's folder holds; an empty one if there is none.
+
+    Raises
+    ------
+    InputError
+        If it is of another version.
+    """
     try:
         data = (folder / name).read_bytes()
     except FileNotFoundError:
         return History()
     payloads: dict[int, bytes] = {}
     state = NUMBERS.pack(0, 0)
-    for kind, payload in whole_records(data):
-        if kind == ACT:
-            payloads[NUMBERS.unpack_from(payload)[0]] = payload
-        elif kind == STATE:
-            state = payload
-    undoable, redoable = NUMBERS.unpack_from(state)
-    numbers = struct.unpack_from(f"<{undoable + redoable}I", state, NUMBERS.size)
-    acts = tuple(_read_act(payloads[number]) for number in numbers)
+    try:
+        for kind, payload in whole_records(data):
+            if kind == ACT:
+                payloads[NUMBERS.unpack_from(payload)[0]] = payload
+            elif kind == STATE:
+                state = payload
+        undoable, redoable = NUMBERS.unpack_from(state)
+        numbers = struct.unpack_from(f"<{undoable + redoable}I", state, NUMBERS.size)
+        acts = tuple(_read_act(payloads[number]) for number in numbers)
+    except UNREADABLE as error:
+        raise InputError(f"{folder / name}: {OTHER_VERSION}") from error
     return History(acts[:undoable], acts[undoable:])
 
 

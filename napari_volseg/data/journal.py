@@ -324,11 +324,11 @@ def _offer(session: Path) -> Recovery | None:
     """Return what a session that is over offers; remove it if that is nothing."""
     try:
         log = read_log(session / LOG)
+        reviewed = len(read_review(session).kept)
     except InputError as error:
         warnings.warn(str(error), stacklevel=3)
         return None
     painted = 0 if log is None else log.painted_voxels()
-    reviewed = len(read_review(session).kept)
     if log is None or (not reviewed and (log.saved or not painted)):
         shutil.rmtree(session)
         return None

@@ -36,6 +36,14 @@ BLOCK = struct.Struct("<4I")
 """Index (z, y, x) of a block and its count of painted voxels; compressed voxels follow."""
 
 
+OTHER_VERSION = (
+    "this journal is damaged or of another version; open it with the version that wrote it, or "
+    "delete its folder"
+)
+UNREADABLE = (KeyError, TypeError, ValueError, struct.error)
+"""What reading a whole record of another version may end with."""
+
+
 @dataclass(frozen=True)
 class JournalHeader:
     """What a journal is about.
@@ -145,20 +153,20 @@ def read_log(path: Path) -> Log | None:
     header: JournalHeader | None = None
     blocks: dict[Index, bytes] = {}
     saved = False
-    for kind, payload in whole_records(data):
-        saved = kind == SAVED
-        if kind == HEADER:
-            header = _read_header(payload)
-        elif kind == LABELS:
-            z, y, x, _ = BLOCK.unpack_from(payload)
-            blocks[z, y, x] = payload
+    try:
+        for kind, payload in whole_records(data):
+            saved = kind == SAVED
+            if kind == HEADER:
+                header = _read_header(payload)
+            elif kind == LABELS:
+                z, y, x, _ = BLOCK.unpack_from(payload)
+                blocks[z, y, x] = payload
+    except UNREADABLE as error:
+        raise InputError(f"{path}: {OTHER_VERSION}") from error
     if header is not None:
         return Log(header, blocks, saved)
     if data[: len(MAGIC)] != MAGIC[: len(data)] or MAGIC in data[len(MAGIC) :]:
-        raise InputError(
-            f"{path}: this journal is damaged or of another version; open it with the version "
-            "that wrote it, or delete its folder"
-        )
+        raise InputError(f"{path}: {OTHER_VERSION}")
     return None
 
 

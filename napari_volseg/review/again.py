@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.tiles import around, relative
-from napari_volseg.review.edits import Edit, say_of
+from napari_volseg.review.edits import make_edit, say_of
 from napari_volseg.review.kept import most_shared
 from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_volseg.data.kept import KeptObject
-    from napari_volseg.review.edits import Review
+    from napari_volseg.review.edits import Edit, Review
     from napari_volseg.review.objects import Objects
 
 
@@ -61,7 +61,7 @@ def said_again(
         classes[number], states[number] = one.class_id, one.state
     for number, state in states.items():
         mask[ids == number] = BACKGROUND if state == REJECTED else classes[number]
-    return Edit(name, box, ids, mask, classes, states)
+    return make_edit(review, name, box, ids, mask, classes, states)
 
 
 def _same(objects: Objects, one: KeptObject) -> int:

@@ -1,17 +1,20 @@
 """Changes that a review makes to a mask, its objects and the annotation, each with its opposite.
 
-An edit says what a box is to hold. Applying it gives the edit that takes it back.
+An edit keeps, compressed, what is to become of objects and mask. Applying it gives the edit that
+takes it back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.history import Act, exchange, make_act, unpack
 from napari_volseg.data.tiles import around, crop_around, relative
 from napari_volseg.review.fixes import MARGIN, bridge, fill_holes, find_seeds, smooth, split
 from napari_volseg.review.kept import describe_object
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.tiles import Region
 
     Labels = NDArray[np.integer]
@@ -49,16 +53,15 @@ class Review:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What a box is to hold.
+    """What a review is to become.
 
     Attributes
     ----------
     name : str
     box : region
         Holds all of the objects that are changed.
-    ids : int32 (z, y, x)
-        The object of each voxel.
-    mask : uint8 or uint16 (z, y, x)
+    ids, mask : Act
+        Put the object of each voxel, and the mask, where they become others.
     classes : mapping of object id to class id
         Of the objects whose voxels change.
     states : mapping of object id to str
@@ -66,12 +69,17 @@ class Edit:
 
     name: str
     box: Region
-    ids: NDArray[np.int32] = field(repr=False)
-    mask: Labels = field(repr=False)
+    ids: Act = field(repr=False)
+    mask: Act = field(repr=False)
     classes: Mapping[int, int]
     states: Mapping[int, str]
 
-    def annotate(self, before: Labels, annotation: Labels) -> Labels:
+    @cached_property
+    def size_bytes(self) -> int:
+        """About how much memory its voxels take."""
+        return self.ids.size_bytes + self.mask.size_bytes
+
+    def annotate(self, review: Review, annotation: Labels) -> Labels:
         """Return what the annotation of the box becomes: all that the edit is sure of.
 
         What it changes is written over what was painted; the rest of its objects only to
@@ -79,36 +87,93 @@ class Edit:
 
         Parameters
         ----------
-        before : uint8 or uint16 (z, y, x)
-            The mask without the edit.
+        review : Review
+            Without the edit.
         annotation : uint8 or uint16 (z, y, x)
+            Of the box.
         """
-        changed = before != self.mask
+        before = review.mask[self.box]
+        mask = _with(self.mask, before, self.box)
+        changed = before != mask
         if not {REJECTED, CORRECTED} & set(self.states.values()):
             withdrawn = changed & (annotation == before)
             return np.where(withdrawn, annotation.dtype.type(UNLABELED), annotation)
-        told = changed | (np.isin(self.ids, list(self.states)) & (annotation == UNLABELED))
-        return np.where(told, self.mask, annotation).astype(annotation.dtype)
+        ids = _with(self.ids, review.objects.labels[self.box], self.box)
+        rest = ids != 0
+        rest &= annotation == UNLABELED
+        rest &= ~changed
+        told = changed
+        told[rest] = np.isin(ids[rest], list(self.states))
+        return np.where(told, mask, annotation).astype(annotation.dtype)
+
+    def painted(self, review: Review) -> set[int]:
+        """Return the classes that it paints into the annotation; ``review`` is without it."""
+        corrected = [n for n, state in self.states.items() if state == CORRECTED]
+        known = [review.objects.get(n).mask_label for n in corrected if n in review.objects]
+        return {*known, *self.classes.values()} if corrected else set()
+
+    def write(self, review: Review, labels: Labels, corrections: Corrections) -> Act:
+        """Return the act that puts what ``annotate`` returns into an annotation, as corrections.
+
+        Parameters
+        ----------
+        review : Review
+            Without the edit.
+        labels : uint8 or uint16 (Z, Y, X)
+            The annotation.
+        corrections : Corrections
+            Of the annotation.
+        """
+        before = labels[self.box]
+        after = self.annotate(review, before)
+        marked, marks = corrections.marked(self.box, after != before, True)
+        return replace(make_act(self.name, self.box, after, before), marks=marked.like(marks))
+
+
+def _with(act: Act, values: NDArray[Any], box: Region) -> NDArray[Any]:
+    """Return the values of a box with an act put into them."""
+    if act.patches:
+        values = values.copy()
+    for patch in act.patches:
+        values[relative(patch.box, box)] = unpack(patch, act.dtype)
+    return values
+
+
+def make_edit(
+    review: Review,
+    name: str,
+    box: Region,
+    ids: NDArray[np.int32] | None,
+    mask: Labels,
+    classes: Mapping[int, int],
+    states: Mapping[int, str],
+) -> Edit:
+    """Return the edit after which a box holds these ids, None for those it has, and this mask."""
+    labels = review.objects.labels
+    put_ids = Act(name, labels.dtype.str)
+    if ids is not None:
+        put_ids = make_act(name, box, ids, labels[box])
+    return Edit(name, box, put_ids, make_act(name, box, mask, review.mask[box]), classes, states)
 
 
 def apply(review: Review, edit: Edit) -> tuple[Review, Edit]:
     """Put an edit into a review; return the review, and what takes it back."""
-    labels, box = review.objects.labels, edit.box
-    back = Edit(
-        edit.name,
-        box,
-        labels[box].copy(),
-        review.mask[box].copy(),
-        edit.classes,
-        {n: review.states.get(n, UNREVIEWED) for n in edit.states},
-    )
-    labels[box] = edit.ids
-    review.mask[box] = edit.mask
+    labels = review.objects.labels
+    ids, mask = exchange(edit.ids, labels, ()), exchange(edit.mask, review.mask, ())
     found = {o.id: o for o in review.objects.found}
+    back = replace(
+        edit,
+        ids=ids.opposite,
+        mask=mask.opposite,
+        classes={n: found[n].mask_label if n in found else c for n, c in edit.classes.items()},
+        states={n: review.states.get(n, UNREVIEWED) for n in edit.states},
+    )
+    ids.put(labels)
+    mask.put(review.mask)
     for number, class_id in edit.classes.items():
-        member = edit.ids == number
+        member = labels[edit.box] == number
         if member.any():
-            found[number] = describe_object(number, class_id, member, box)
+            found[number] = describe_object(number, class_id, member, edit.box)
         else:
             found.pop(number, None)
     objects = Objects(labels, tuple(found[n] for n in sorted(found)))
@@ -120,12 +185,23 @@ def apply(review: Review, edit: Edit) -> tuple[Review, Edit]:
 def say_of(review: Review, name: str, states: Mapping[int, str]) -> Edit:
     """Return the edit that says something of objects, and leaves them as they are."""
     nowhere = (slice(0, 0),) * 3
-    return Edit(name, nowhere, review.objects.labels[nowhere], review.mask[nowhere], {}, states)
+    return make_edit(review, name, nowhere, None, review.mask[nowhere], {}, states)
 
 
 def reject(review: Review, number: int) -> Edit:
     """Return the edit that takes an object for background."""
-    return _whole(review, number, f"reject object {number}", BACKGROUND, REJECTED)
+    return reject_all(review, f"reject object {number}", [number])
+
+
+def reject_all(review: Review, name: str, numbers: Sequence[int]) -> Edit:
+    """Return the edit that takes some objects, at least one, for background."""
+    labels = review.objects.labels
+    boxes = [review.objects.get(n).box for n in numbers]
+    box = around(boxes)
+    mask = review.mask[box].copy()
+    for number, own in zip(numbers, boxes, strict=True):
+        mask[relative(own, box)][labels[own] == number] = BACKGROUND
+    return make_edit(review, name, box, None, mask, {}, dict.fromkeys(numbers, REJECTED))
 
 
 def restore(review: Review, number: int, state: str = UNREVIEWED) -> Edit:
@@ -142,9 +218,9 @@ def taken(review: Review, number: int) -> Edit:
 
 def _whole(review: Review, number: int, name: str, value: int, state: str) -> Edit:
     box = review.objects.get(number).box
-    ids = review.objects.labels[box].copy()
+    ids = review.objects.labels[box]
     mask = np.where(ids == number, review.mask.dtype.type(value), review.mask[box])
-    return Edit(name, box, ids, mask, {}, {number: state})
+    return make_edit(review, name, box, None, mask, {}, {number: state})
 
 
 def with_holes_filled(review: Review, number: int) -> Edit:
@@ -210,14 +286,18 @@ def cut(
 
 def proposed_cut(
     review: Review, number: int, spacing: Triple
-) -> tuple[list[tuple[int, int, int]], Edit] | None:
-    """Return seeds to split an object at, and the edit they lead to; None if it has one part."""
+) -> tuple[list[tuple[int, int, int]], Region, NDArray[np.int32]] | None:
+    """Return seeds to split an object at, its box, and the objects there after the cut.
+
+    None if it has one part.
+    """
     box = review.objects.get(number).box
     inside = find_seeds(review.objects.labels[box] == number, spacing)
     if not inside:
         return None
     seeds = [(z + box[0].start, y + box[1].start, x + box[2].start) for z, y, x in inside]
-    return seeds, cut(review, number, seeds, spacing)
+    edit = cut(review, number, seeds, spacing)
+    return seeds, box, _with(edit.ids, review.objects.labels[box], box)
 
 
 def painted(review: Review, number: int, box: Region, annotation: Labels) -> Edit:
@@ -272,4 +352,4 @@ def _edit(
     mask[np.isin(before, list(classes)) & (ids == 0)] = BACKGROUND
     for number, class_id in classes.items():
         mask[ids == number] = class_id
-    return Edit(name, box, ids, mask, classes, dict.fromkeys(classes, CORRECTED))
+    return make_edit(review, name, box, ids, mask, classes, dict.fromkeys(classes, CORRECTED))

@@ -9,6 +9,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
+from napari_volseg.widgets.acts import act_on
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
 from napari_volseg.widgets.keys import CLASS_KEY, HELP_KEY, Key, LayerKeys
@@ -16,7 +17,6 @@ from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visibl
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
-from napari_volseg.widgets.undo import act_on
 from napari_volseg.widgets.undo_buttons import UndoButtons
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QWidget
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import slice_region
+from napari_volseg.widgets.acts import act_on, acting
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.keys import Key
 from napari_volseg.widgets.layers import (
@@ -23,7 +24,6 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.parts import button, column, label, named, row
 from napari_volseg.widgets.proposals import hatched, new_proposals
-from napari_volseg.widgets.undo import act_on, acting
 from napari_volseg.widgets.verdicts import corrections_of
 from napari_volseg.widgets.work import propose_on
 

@@ -229,7 +229,10 @@ class _Row:
 
     def _rename(self) -> None:
         name = self.name.text().strip()
-        old = next(c.name for c in self._session.classes if c.id == self._id)
+        old = next((c.name for c in self._session.classes if c.id == self._id), None)
+        if old is None:
+            # The class was taken away, by an undo say, while its name was being typed.
+            return
         if not name:
             self.name.setText(old)
         elif name != old:

@@ -14,7 +14,10 @@ from napari_volseg.widgets.parts import button, column, label, row, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_volseg.review.edits import Edit
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.tiles import Region
     from napari_volseg.widgets.outline import Outline
     from napari_volseg.widgets.reviewing import Reviewing
     from napari_volseg.widgets.session import Session
@@ -126,12 +129,14 @@ class FixTools(QWidget):
         self._proposed = False
         self.show_hint()
 
-    def _on_proposed(self, found: tuple[list[tuple[int, int, int]], Edit] | None) -> None:
+    def _on_proposed(
+        self, found: tuple[list[tuple[int, int, int]], Region, NDArray[np.int32]] | None
+    ) -> None:
         """Show where the object could be cut, unless the user has clicked a place already."""
         if found is not None and self._split.isChecked() and not self._seeds:
-            self._seeds, edit = found
+            self._seeds, box, ids = found
             self._proposed = True
-            middle = self._outline.mark_cut(edit.box, edit.ids)
+            middle = self._outline.mark_cut(box, ids)
             layer, viewer = self._session.prediction, self._session.viewer
             seen = None if layer is None else visible_slice(viewer, layer)
             if layer is not None and seen and middle:

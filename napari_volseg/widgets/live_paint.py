@@ -32,7 +32,11 @@ MOMENT_SECONDS = 10
 
 
 class LivePaint(QWidget):
-    """A check box, and a line that says which paint a training learns from.
+    """A line that says which paint a training learns from, and a check box, shown elsewhere.
+
+    Attributes
+    ----------
+    box : QCheckBox
 
     Parameters
     ----------
@@ -56,20 +60,20 @@ class LivePaint(QWidget):
         self._sent_painted = 0.0
         self._learned: float | None = None
         self._note = ""
-        self._box = named(
+        self.box = named(
             QCheckBox("keep training while I paint"),
             "keep training while I paint",
             "What you paint, erase or undo during a training is learned from at once. "
             "Otherwise the next training learns from it.",
         )
-        self._box.setChecked(memory.get("train_while_painting", True))
+        self.box.setChecked(memory.get("train_while_painting", True))
         self._line = label(role="muted", name="which paint the training knows")
         self._line.hide()
-        column(self, [self._box, self._line])
+        column(self, [self._line])
         self._timer = QTimer(self)
         self._timer.setInterval(GATHER_MS)
         self._timer.timeout.connect(self._tick)
-        self._box.toggled.connect(self._on_toggled)
+        self.box.toggled.connect(self._on_toggled)
         undo.recorded.connect(self._on_put)
         undo.exchanged.connect(self._on_put)
 
@@ -104,7 +108,7 @@ class LivePaint(QWidget):
 
     def _tick(self) -> None:
         # One message at a time: a training that prepares for long gets the next ones together.
-        if self._boxes and self._sent is None and self._box.isChecked():
+        if self._boxes and self._sent is None and self.box.isChecked():
             self._tell()
         self._show()
 

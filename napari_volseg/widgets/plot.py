@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.annotation import LabelClass
 
-HEIGHT = 230
+HEIGHT = 180
 MOST_POINTS = 400
 
 

@@ -41,7 +41,11 @@ REST = 9
 
 
 class LivePreview(QWidget):
-    """A check box, a line that says what is on view, and the layer of one slice.
+    """A line that says what is on view, the layer of one slice, and a check box, shown elsewhere.
+
+    Attributes
+    ----------
+    box : QCheckBox
 
     Parameters
     ----------
@@ -68,17 +72,17 @@ class LivePreview(QWidget):
         self._not_before: float | None = None
         self._instant: Score | None = None
         self._better_since: float | None = None
-        self._box = named(
+        self.box = named(
             QCheckBox("live preview"),
             "live preview",
             "Show on the slice on view, while the network learns, what it says now. It takes "
             "at most a tenth of the training.",
         )
-        self._box.setChecked(memory.get("live_preview", True))
+        self.box.setChecked(memory.get("live_preview", True))
         self._line = label(role="muted", name="what the preview shows")
         self._line.hide()
-        column(self, [self._box, self._line])
-        self._box.toggled.connect(self._on_toggled)
+        column(self, [self._line])
+        self.box.toggled.connect(self._on_toggled)
         session.changed.image.connect(self._on_image)
         session.changed.busy.connect(self._on_busy)
         session.viewer.layers.events.removed.connect(self._on_removed)
@@ -98,7 +102,7 @@ class LivePreview(QWidget):
         if progress.preview is not None and self._asked is not None:
             view, self._asked = self._asked, None
             self._not_before = now + max(LEAST_SECONDS, REST * progress.preview.seconds)
-            if self._box.isChecked() and self._image is not None:
+            if self.box.isChecked() and self._image is not None:
                 self._show(progress.preview, self._image)
                 say(self._line, self._words(view, progress))
         elif progress.loss is not None and self._not_before is None:
@@ -107,7 +111,7 @@ class LivePreview(QWidget):
             self._ask()
 
     def _ask(self) -> None:
-        if self._image is None or self._volume is None or not self._box.isChecked():
+        if self._image is None or self._volume is None or not self.box.isChecked():
             return
         self._asked = visible_slice(self._session.viewer, self._image)
         if self._asked is not None:

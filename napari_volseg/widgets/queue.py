@@ -98,7 +98,8 @@ class QueuePanel(QWidget):
             f"Reject  {REJECT_KEY}",
             "reject object",
             "It is background: it becomes so in the prediction, and in the annotation for the "
-            "next training. Undo, or pressing it again, takes it back.",
+            "next training. Undo, or pressing it again, takes it back. Several rows selected in "
+            "the table become so at once, those that nothing is said of yet.",
         )
         self._fix = button(
             f"Fix  {FIX_KEY}",
@@ -250,9 +251,11 @@ class QueuePanel(QWidget):
                 self.go_on()
 
     def reject(self) -> None:
-        """Take the object for background, and go on; or take that back."""
-        number = self._current
-        if number and self.reviewing.state(number) == REJECTED:
+        """Take the object for background, and go on; or take that back; of several, all."""
+        number, selected = self._current, self.list.selected()
+        if len(selected) > 1:
+            self.reviewing.reject_all(selected)
+        elif number and self.reviewing.state(number) == REJECTED:
             self.reviewing.edit(restore, number)
         elif number and self.reviewing.edit(reject, number):
             self.go_on()

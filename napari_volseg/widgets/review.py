@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QTableWidgetItem, QWidget
 
 from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.units import short_unit
+from napari_volseg.widgets.acts import act_on
 from napari_volseg.widgets.compare import ComparePanel
 from napari_volseg.widgets.layers import classes_of, copy_slice
 from napari_volseg.widgets.objects import ObjectsPanel
@@ -25,7 +26,6 @@ from napari_volseg.widgets.parts import (
 )
 from napari_volseg.widgets.reliability import ReliabilityPanel
 from napari_volseg.widgets.steps import StepBar
-from napari_volseg.widgets.undo import act_on
 
 if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume

@@ -6,6 +6,7 @@ it goes what that changes in the prediction.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -13,10 +14,12 @@ from weakref import WeakKeyDictionary
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_volseg.data.annotation import with_classes
+from napari_volseg.data.errors import InputError
 from napari_volseg.data.kept import kept_by
 from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.again import said_again
-from napari_volseg.review.edits import Edit, Review, apply, painted, restore, say_of
+from napari_volseg.review.edits import Edit, Review, apply, painted, reject_all, restore, say_of
 from napari_volseg.review.kept import cut_out, most_shared, overlap, put_kept
 from napari_volseg.review.queue import (
     ACCEPTED,
@@ -27,17 +30,19 @@ from napari_volseg.review.queue import (
     MeasuredObject,
     measure_object,
 )
-from napari_volseg.widgets.layers import history_of, noted, set_voxels
+from napari_volseg.widgets.layers import classes_of, history_of, noted
 from napari_volseg.widgets.parts import count
 from napari_volseg.widgets.strokes import stroke_of
-from napari_volseg.widgets.undo import acting
 from napari_volseg.widgets.verdicts import keep_in, kept_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari.layers import Labels
+    from numpy.typing import NDArray
 
+    from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Act
     from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.tiles import Region
@@ -47,6 +52,10 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.undo import Undo
+
+
+LIMIT_BYTES = 32 * 1024**2
+"""Of what goes with the acts of the annotation's history, and is not in them."""
 
 
 class Reviewing:
@@ -159,14 +168,15 @@ class Reviewing:
     def accept(self, number: int) -> None:
         """Lock an object as it is; if it was accepted before, take that back."""
         state, review = self.state(number), self._review
-        if not self.possible or review is None or self._working or state == CORRECTED:
+        if not self.possible or review is None or self.working or state == CORRECTED:
             return
         if state == REJECTED:
             self.edit(partial(restore, state=ACCEPTED), number)
         else:
             verb, said = ("unlock", UNREVIEWED) if state == ACCEPTED else ("accept", ACCEPTED)
             # At once: the next key may be pressed before a thread is done.
-            self._deliver(review, 0, say_of(review, f"{verb} object {number}", {number: said}))
+            edit = say_of(review, f"{verb} object {number}", {number: said})
+            self._deliver(review, self._session.annotation, edit)
 
     def accept_all(self, numbers: Sequence[int]) -> None:
         """Lock those of some objects of which nothing is said yet, as one act."""
@@ -174,6 +184,12 @@ class Reviewing:
         if left:
             name = f"accept {count(len(left))} objects"
             self.edit(say_of, name, dict.fromkeys(left, ACCEPTED))
+
+    def reject_all(self, numbers: Sequence[int]) -> None:
+        """Take those of some objects of which nothing is said yet for background, as one act."""
+        left = [n for n in numbers if self.state(n) == UNREVIEWED]
+        if left:
+            self.edit(reject_all, f"reject {count(len(left))} objects", left)
 
     def ask(self, make: Callable[..., Any], *arguments: Any, done: Callable[[Any], None]) -> None:
         """Call ``done(make(review, *arguments))``, unless the objects change meanwhile."""
@@ -201,37 +217,66 @@ class Reviewing:
         bool
             False if that is not possible, or another change is not done yet.
         """
-        review = self._review
-        if review is None or not self.possible or self._working:
+        review, annotation = self._review, self._session.annotation
+        if review is None or not self.possible or self.working:
             return False
-        self._working = True
-        self._background.run(
-            make,
-            review,
-            *arguments,
-            done=partial(self._deliver, review, paint),
-            failed=self._rest,
+        if annotation is None:
+            self._working = True
+            done = partial(self._deliver, review, None)
+            self._background.run(make, review, *arguments, done=done, failed=self._rest)
+            return True
+        made: list[tuple[Review, Edit]] = []
+        predicted = () if self._prediction is None else classes_of(self._prediction)
+
+        def make_act(
+            labels: NDArray[Any], classes: tuple[LabelClass, ...], corrections: Corrections
+        ) -> Act:
+            now = self._review
+            if now is None:
+                raise InputError("the objects are gone meanwhile; find them again")
+            edit = make(now, *arguments)
+            made[:] = [(now, edit)]
+            known = with_classes(classes, edit.painted(now), predicted)
+            act = edit.write(now, labels, corrections)
+            return act if known == classes else replace(act, classes=known)
+
+        self._undo.do(
+            annotation,
+            make_act,
+            lambda put: self._deliver(made[0][0], annotation, made[0][1], put, paint),
         )
         return True
+
+    @property
+    def working(self) -> bool:
+        """Whether a change is being prepared in the background."""
+        return self._working or self._undo.working
 
     def _rest(self) -> None:
         self._working = False
 
-    def _deliver(self, review: Review, paint: int, edit: Edit) -> None:
+    def _deliver(
+        self,
+        review: Review,
+        annotation: Labels | None,
+        edit: Edit,
+        put: Callable[[], None] | None = None,
+        paint: int = 0,
+    ) -> None:
+        """Do an edit; ``put`` puts what it writes into the annotation, as an act."""
         self._rest()
         if review is not self._review or not self.possible:
             return
-        annotation, box = self._session.annotation, edit.box
+        if annotation is not self._session.annotation:
+            return
         self.painting = 0
         if annotation is None:
             self._apply(edit)
             return
-        wanted = edit.annotate(review.mask[box], annotation.data[box])
-        self._undo.correcting = annotation
-        with acting(annotation, edit.name):
-            wrote = set_voxels(annotation, box, wanted != annotation.data[box], wanted)
-        self._undo.correcting = None
-        self._do(edit, annotation, history_of(annotation).undoable[-1] if wrote else None)
+        if put is not None:
+            put()
+        also = history_of(annotation).undoable[-1] if put is not None else None
+        self._do(edit, annotation, also)
         if paint:
             self.painting = paint
             self.changed.emit(frozenset({paint}))
@@ -242,7 +287,19 @@ class Reviewing:
         back = self._apply(edit)
         now = dict.fromkeys((*self._all_kept(), *self._quiet(edit)))
         again, gone = ([x for x in a if x not in b] for a, b in ((before, now), (now, before)))
-        self._edits[self._undo.say(annotation, edit.name, again, gone, also)] = back
+        self._remember(self._undo.say(annotation, edit.name, again, gone, also), back)
+
+    def _remember(self, act: Act, edit: Edit) -> None:
+        """Keep what an act changes beside the annotation, and no more than fits.
+
+        Those kept for longest are the last to be undone or redone. Without them, what the acts
+        say of objects is said again, as after a restart.
+        """
+        self._edits[act] = edit
+        size = sum(one.size_bytes for one in self._edits.values())
+        for old in list(self._edits)[:-1]:
+            if size > LIMIT_BYTES:
+                size -= self._edits.pop(old).size_bytes
 
     def _quiet(self, edit: Edit) -> list[KeptObject]:
         """Cut out the objects that an edit changes and of which nothing is said.
@@ -302,7 +359,7 @@ class Reviewing:
             gone, said = ([kept_by(one) for one in some] for some in (act.unsaid, act.said))
             edit = said_again(review, act.name, gone, said)
         if edit is not None:
-            self._edits[opposite] = self._apply(edit)
+            self._remember(opposite, self._apply(edit))
             told = [state for state in edit.states.values() if state != UNREVIEWED]
             expected = [one for one in act.said if one.name != UNREVIEWED]
             if len(expected) > len(told):

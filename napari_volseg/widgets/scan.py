@@ -84,7 +84,8 @@ class PaintScan(QObject):
 
         def found(painted: Painted) -> None:
             self._looking = False
-            if layer is self._layer and painted != self._session.painted:
+            # Where something was done meanwhile, the next look knows better.
+            if layer is self._layer and not self._timer.isActive():
                 self._session.set_painted(layer, painted)
 
         self._background.run(

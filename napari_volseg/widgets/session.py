@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Labels, Layer
 from psygnal import Signal, SignalGroup
 
-from napari_volseg.data.annotation import COLORS, LabelClass, default_classes
+from napari_volseg.data.annotation import COLORS, LabelClass, default_classes, with_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.layers import (
@@ -34,7 +34,7 @@ from napari_volseg.widgets.layers import (
 from napari_volseg.widgets.painted import Painted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from napari.components import ViewerModel
@@ -236,6 +236,11 @@ class Session:
         """The classes of the annotation; none without one."""
         return () if self.annotation is None else classes_of(self.annotation)
 
+    def classes_with(self, ids: Iterable[int]) -> tuple[LabelClass, ...]:
+        """Return the classes and those of other ids, as the prediction has them or by default."""
+        predicted = () if self.prediction is None else classes_of(self.prediction)
+        return with_classes(self.classes, ids, predicted)
+
     def painted_classes(self) -> tuple[LabelClass, ...]:
         """Return the classes that have paint, as of the last look."""
         return tuple(c for c in self.classes if c.id in self.painted.counts)
@@ -284,9 +289,8 @@ class Session:
         """Take what a look at a labels layer found, unless another was chosen meanwhile."""
         if layer is not self.annotation:
             return
-        known = {c.id for c in self.classes}
-        unknown = [i for i in painted.counts if i not in known]
-        if len(known) + len(unknown) > MAX_CLASSES:
+        known = self.classes_with(painted.counts)
+        if len(known) > MAX_CLASSES:
             self.choose_annotation(None)
             self.annotation_refusal = (
                 f"{layer.name} holds {len(painted.counts)} labels, more than {MAX_CLASSES} "
@@ -294,10 +298,11 @@ class Session:
             )
             self.changed.annotation.emit()
             return
-        self.painted = painted
-        if unknown:
-            self.set_classes(sorted([*self.classes, *default_classes(unknown)], key=_class_id))
-        self.changed.painted.emit()
+        if known != self.classes:
+            self.set_classes(known)
+        if painted != self.painted:
+            self.painted = painted
+            self.changed.painted.emit()
 
     def set_model(self, model: Model) -> None:
         """Predict with this model from now on."""
@@ -375,7 +380,3 @@ class Session:
 
     def _on_renamed(self, event: Any) -> None:
         self.changed.layers.emit()
-
-
-def _class_id(label_class: LabelClass) -> int:
-    return label_class.id

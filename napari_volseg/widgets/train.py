@@ -67,7 +67,13 @@ class TrainStep(QWidget):
         self._refusal = ""
         self._note = ""
         self._stopping = self._patient = False
-        self._settings = TrainingSettings(background, memory)
+        self._afresh = named(
+            QCheckBox("start afresh"),
+            "start afresh",
+            "Forget the current model. Otherwise training goes on from it, with what is "
+            "painted now, which is much faster after a correction.",
+        )
+        self._settings = TrainingSettings(background, memory, self._afresh)
         self._forecast = Forecast(background, self._to_foresee)
         self._preview = LivePreview(session, memory, self.job.send)
         self._paint = LivePaint(undo, memory, self.job.send)
@@ -85,12 +91,6 @@ class TrainStep(QWidget):
         self._show_state()
 
     def _build(self) -> None:
-        self._afresh = named(
-            QCheckBox("start afresh"),
-            "start afresh",
-            "Forget the current model. Otherwise training goes on from it, with what is "
-            "painted now, which is much faster after a correction.",
-        )
         self._train = button(
             f"Train  {TRAIN_KEY}", "train", "Train on what is painted.", primary=True
         )
@@ -110,9 +110,9 @@ class TrainStep(QWidget):
             self,
             [
                 self._settings,
-                self._afresh,
                 row(self._train, self._pause, self._stop, stretch=0),
                 self._forecast,
+                row(self._paint.box, self._preview.box),
                 self._paint,
                 self._preview,
                 self._reason,

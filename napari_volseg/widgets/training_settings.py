@@ -29,6 +29,11 @@ LONGEST_MINUTES = 24 * 60.0
 class TrainingSettings(QWidget):
     """Architecture, time, and a form for all other fields of ``TrainingConfig``.
 
+    Parameters
+    ----------
+    beside : QWidget
+        What is shown in the line of "or until it no longer improves".
+
     Signals
     -------
     changed()
@@ -37,7 +42,7 @@ class TrainingSettings(QWidget):
 
     changed = Signal()
 
-    def __init__(self, background: Background, memory: Memory) -> None:
+    def __init__(self, background: Background, memory: Memory, beside: QWidget) -> None:
         super().__init__()
         self._background = background
         self._memory = memory
@@ -86,7 +91,7 @@ class TrainingSettings(QWidget):
             [
                 row(label("model"), narrow(self._model), stretch=1),
                 row(label("time"), *presets, self._minutes, stretch=len(presets) + 1),
-                row(self._until),
+                row(self._until, beside),
                 advanced,
             ],
         )

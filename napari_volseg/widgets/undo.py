@@ -6,19 +6,16 @@ the choice of other layers, new data and, through the journal, the window.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
 from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.kept import said_after
@@ -35,7 +32,7 @@ from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.verdicts import corrections_of, review_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from napari.components import ViewerModel
     from napari.layers import Labels
@@ -105,27 +102,49 @@ class Undo(QObject):
         """Do again what was undone last in a layer, by default in the annotation."""
         self._move(layer or self._session.annotation, back=False)
 
-    def do(self, layer: Labels, make: Callable[[NDArray[Any]], Act]) -> None:
+    @property
+    def working(self) -> bool:
+        """Whether an act is being prepared in the background."""
+        return self._working
+
+    def do(
+        self,
+        layer: Labels,
+        make: Callable[[NDArray[Any], tuple[LabelClass, ...], Corrections], Act],
+        deliver: Callable[[Callable[[], None]], None] = lambda put: put(),
+    ) -> None:
         """Change labels, classes or both at many places, as one act.
 
         Parameters
         ----------
         layer : Labels
             An annotation.
-        make : callable (labels)
-            Makes the act from the labels as they are; called in the background, and again if
-            something was painted meanwhile. It must not change them.
+        make : callable (labels, classes, corrections)
+            Makes the act from the annotation as it is; called in the background, and again if
+            something was painted meanwhile. It must not change anything.
+        deliver : callable (put), optional
+            Called when the act is ready; it calls ``put()``, unless that is not wanted any more.
         """
         history, labels, classes = history_of(layer), layer.data, classes_of(layer)
+        corrections = corrections_of(layer)
         self._working = True
+
+        def prepare() -> Exchange:
+            act = make(labels, classes, corrections)
+            return exchange(act, labels, classes, corrections.like(act.marks))
+
+        def put(ready: Exchange) -> None:
+            self._put(layer, ready, history.done(ready.opposite))
+            self._session.viewer.status = f"Done: {ready.act.name}"
+
         self._background.run(
-            lambda: exchange(make(labels), labels, classes),
+            prepare,
             done=partial(
                 self._deliver,
                 layer,
                 history,
-                lambda ready: self._put(layer, ready, history.done(ready.opposite), "Done"),
-                partial(self.do, layer, make),
+                lambda ready: deliver(partial(put, ready)),
+                partial(self.do, layer, make, deliver),
             ),
             failed=self._rest,
         )
@@ -167,8 +186,7 @@ class Undo(QObject):
         layer = self._session.annotation
         if layer is None or self._working:
             return
-        left = tuple(c for c in classes_of(layer) if c.id != class_id)
-        self.do(layer, partial(_removal, class_id=class_id, into=into, left=left))
+        self.do(layer, partial(_removal, class_id=class_id, into=into))
 
     def _move(self, layer: Labels | None, *, back: bool) -> None:
         if layer not in self._data or self._working or _hand_is_down():
@@ -182,7 +200,10 @@ class Undo(QObject):
 
         def put(ready: Exchange) -> None:
             moved = history.undone if back else history.redone
-            self._put(layer, ready, moved(ready.opposite), "Undone" if back else "Redone")
+            self._put(layer, ready, moved(ready.opposite))
+            viewer, verb = self._session.viewer, "Undone" if back else "Redone"
+            place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
+            viewer.status = f"{verb}: {act.name}{place}"
 
         if act.voxels <= AT_ONCE_VOXELS:
             put(exchange(act, labels, classes, marks))
@@ -222,7 +243,7 @@ class Undo(QObject):
     def _rest(self) -> None:
         self._working = False
 
-    def _put(self, layer: Labels, ready: Exchange, history: History, verb: str) -> None:
+    def _put(self, layer: Labels, ready: Exchange, history: History) -> None:
         labels = ready.put(layer.data)
         if labels is not layer.data:
             # Known beforehand, so that it is no act of its own.
@@ -234,15 +255,9 @@ class Undo(QObject):
             note(layer, kept=said_after(review_of(layer).kept, act))
         if act.classes is not None:
             self._take_classes(layer, act.classes)
-        if not act.patches:
-            # A painted class stays, also if it was not known yet when that was done.
-            self._session.set_painted(layer, self._session.painted)
         layer.refresh()
         self.exchanged.emit(layer, act, ready.opposite)
         self._keep(layer, history)
-        viewer = self._session.viewer
-        place = f", {show_box(viewer, layer, act.box)}" if act.box is not None else ""
-        viewer.status = f"{verb}: {act.name}{place}"
 
     def _take_classes(self, layer: Labels, classes: tuple[LabelClass, ...]) -> None:
         if layer is not self._session.annotation:
@@ -309,42 +324,19 @@ class Undo(QObject):
         corrected = layer is self.correcting
         corrections, marks = corrections_of(layer).marked(box, before != after, corrected)
         note(layer, corrections=corrections)
-        self._record(layer, replace(make_act(name, box, before, after), marks=marks))
+        back = replace(make_act(name, box, before, after), marks=marks)
+        if back.voxels <= AT_ONCE_VOXELS:
+            # In what is larger, a look in the background finds new classes; they are no act.
+            had, known = classes_of(layer), self._session.classes_with(np.unique(after))
+            if layer is self._session.annotation and had != known:
+                self._take_classes(layer, known)
+                back = replace(back, classes=had)
+        self._record(layer, back)
 
     def _record(self, layer: Labels, back: Act) -> None:
         if back.patches or back.classes is not None or back.dtype != layer.data.dtype.str:
             self._keep(layer, history_of(layer).done(back))
             self.recorded.emit(layer, back)
-
-
-@contextmanager
-def acting(layer: Labels, name: str) -> Iterator[None]:
-    """Give what is done to a layer meanwhile a name, for the undo of it."""
-    note(layer, act=name)
-    try:
-        yield
-    finally:
-        note(layer, act="")
-
-
-def act_on(layer: Labels, name: str, change: Callable[[], int], unchanged: str) -> None:
-    """Change labels as an act of that name, or tell the user why not.
-
-    Parameters
-    ----------
-    change : callable () -> int
-        Does it, and returns how many voxels it changed.
-    unchanged : str
-        What to say if there were none.
-    """
-    try:
-        with acting(layer, name):
-            changed = change()
-    except InputError as error:
-        show_warning(str(error))
-        return
-    if not changed:
-        show_info(unchanged)
 
 
 def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
@@ -370,8 +362,14 @@ def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
 
 
 def _removal(
-    labels: NDArray[Any], *, class_id: int, into: int, left: tuple[LabelClass, ...]
+    labels: NDArray[Any],
+    classes: tuple[LabelClass, ...],
+    _: Corrections,
+    *,
+    class_id: int,
+    into: int,
 ) -> Act:
+    left = tuple(c for c in classes if c.id != class_id)
     after = np.where(labels == class_id, labels.dtype.type(into), labels)
     return make_act("remove a class", whole_region(labels.shape), after, labels, left)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from napari_volseg.data import record_file
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.history_log import HISTORY
 from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
-from napari_volseg.data.journal_log import BLOCK_SIZE, JournalHeader
+from napari_volseg.data.journal_log import BLOCK_SIZE, JournalHeader, record
 
 SHAPE = (70, 20, 130)
 HEADER = JournalHeader("kidney", SHAPE, "|u1")
@@ -105,6 +107,34 @@ def test_a_damaged_beginning_is_warned_of_and_nothing_is_removed(tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         assert recoverable(tmp_path) == []
     assert log.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", [LOG, "review.log"])
+def test_what_another_version_wrote_is_warned_of_and_not_removed(tmp_path, name):
+    journal = open_journal(HEADER, tmp_path)
+    paint(journal, np.zeros(SHAPE, np.uint8), slice(3))
+    journal.close()
+    later = {LOG: record(b"H", b'{"shape": [1, 2, 3], "voxels": 6}')}
+    later["review.log"] = record(b"A", struct.pack("<2I", 0, 2) + b"{}")
+    later["review.log"] += record(b"T", struct.pack("<3I", 1, 0, 0))
+    log = journal.folder / name
+    log.write_bytes(later[name])
+    with pytest.warns(UserWarning, match="of another version"):
+        assert recoverable(tmp_path) == []
+    assert log.read_bytes() == later[name]
+
+
+def test_a_history_that_another_version_wrote_is_refused_and_not_removed(tmp_path):
+    journal = open_journal(HEADER, tmp_path)
+    paint(journal, np.zeros(SHAPE, np.uint8), slice(3))
+    journal.close()
+    later = record(b"A", struct.pack("<2I", 0, 2) + b"{}")
+    later += record(b"T", struct.pack("<3I", 1, 0, 0))
+    (journal.folder / HISTORY).write_bytes(later)
+    (offer,) = recoverable(tmp_path)
+    with pytest.raises(InputError, match="of another version"):
+        offer.history()
+    assert (journal.folder / HISTORY).read_bytes() == later and offer.labels().any()
 
 
 @pytest.mark.parametrize("dtype", ["|u1", "<u2", ">u2", "<i4", "<i8"])

@@ -59,6 +59,14 @@ def test_what_was_merged_is_two_again():
     assert [o.voxels for o in again.objects.found] == [4 * 10 * 23]
 
 
+def test_an_object_of_another_class_takes_a_number_and_gives_it_back():
+    before = review(LEFT, RIGHT, states={1: "corrected"})
+    seen = snapshot(before)
+    after, back = do(before, [block(LEFT, "corrected")], [block(LEFT, "corrected", 3)])
+    assert after.objects.get(1).mask_label == 3 and (after.mask[LEFT] == 3).all()
+    assert snapshot(apply(after, back)[0]) == seen
+
+
 def test_a_locked_object_takes_only_what_nothing_is_said_of():
     wide = slice(1, 5), slice(2, 12), slice(2, 20)
     after, _ = do(review(LEFT, RIGHT, states={1: "accepted"}), said=[block(wide, "accepted", 3)])
@@ -76,7 +84,10 @@ def test_a_rejected_object_takes_nothing_of_another():
 def test_thousands_of_verdicts_are_taken_back_without_a_voxel():
     before = review(LEFT, RIGHT)
     edit = said_again(before, "undo", [block(LEFT, "accepted"), block(RIGHT, "accepted")], [])
-    assert edit.ids.size == 0 and edit.states == {1: "unreviewed", 2: "unreviewed"}
+    assert edit.ids.voxels == edit.mask.voxels == 0 and edit.states == {
+        1: "unreviewed",
+        2: "unreviewed",
+    }
 
 
 @pytest.mark.parametrize("another_mask", [False, True])

@@ -85,18 +85,18 @@ def test_every_edit_can_be_taken_back_and_done_again(review, kind):
     assert_same(snapshot(apply(undone, forth)[0]), done)
 
 
-def test_a_rejected_object_is_background_and_can_be_restored(review):
+def test_a_rejected_object_is_background_and_can_be_restored(review, mask):
     edit = edits.reject(review, 3)
-    annotation = np.zeros_like(edit.mask)
+    annotation = np.zeros_like(mask[edit.box])
     annotation[0, 0, 0] = 3
-    painted = edit.annotate(review.mask[edit.box], annotation)
+    painted = edit.annotate(review, annotation)
     assert (painted == 1).all()
     review, _ = apply(review, edit)
     assert review.states == {3: REJECTED}
     assert (review.mask[2:7, 3:10, 24:28] == 1).all()
     edit = edits.restore(review, 3, ACCEPTED)
     painted[0, 0, 0] = 3
-    left = edit.annotate(review.mask[edit.box], painted)
+    left = edit.annotate(review, painted)
     assert left[0, 0, 0] == 3 and left.sum() == 3
     review, _ = apply(review, edit)
     assert review.states == {3: ACCEPTED} and review.mask[4, 5, 25] == 3
@@ -104,10 +104,10 @@ def test_a_rejected_object_is_background_and_can_be_restored(review):
 
 def test_a_correction_teaches_its_object_but_paint_stays_where_nothing_changes(review):
     edit = edits.with_holes_filled(review, 1)
-    annotation = np.zeros(edit.mask.shape, np.uint8)
+    annotation = np.zeros_like(review.mask[edit.box])
     annotation[0, 0, 0] = 3
     annotation[2, 3, 3] = 1  # the hole itself
-    painted = edit.annotate(review.mask[edit.box], annotation)
+    painted = edit.annotate(review, annotation)
     assert painted[2, 3, 3] == 2 and painted[0, 0, 0] == 3
     assert (painted == 2).sum() == painted.size - 1
     review, _ = apply(review, edit)
@@ -175,11 +175,12 @@ def dumbbell(spacing):
 def test_a_cut_between_the_two_thick_parts_is_proposed(spacing):
     mask = dumbbell(spacing)
     review = Review(find_objects(mask), mask, {})
-    seeds, edit = edits.proposed_cut(review, 1, spacing)
+    seeds, box, ids = edits.proposed_cut(review, 1, spacing)
     assert sorted(abs(x - 21) > 8 for _, _, x in seeds) == [True, True]
     assert (seeds[0][2] < 21) != (seeds[1][2] < 21)
-    review, _ = apply(review, edit)
+    review, _ = apply(review, edits.cut(review, 1, seeds, spacing))
     assert_consistent(review)
+    np.testing.assert_array_equal(review.objects.labels[box], ids)
     first, second = (o.voxels for o in review.objects.found)
     assert first == pytest.approx(second, rel=0.1)
 
@@ -189,7 +190,7 @@ def test_the_ends_farthest_apart_in_physical_units_are_proposed():
     mask[7:10, 3:6, 1:38] = 2
     mask[1:16, 3:6, 18:21] = 2
     review = Review(find_objects(mask), mask, {})
-    (first, second), _ = edits.proposed_cut(review, 1, (4.0, 1.0, 1.0))
+    (first, second), *_ = edits.proposed_cut(review, 1, (4.0, 1.0, 1.0))
     assert abs(first[0] - second[0]) >= 10 and abs(first[2] - second[2]) <= 2
 
 

@@ -90,14 +90,20 @@ def in_review(dock) -> str:
     return find(dock, "object in review").text()
 
 
-def key(dock, letter: str) -> None:
+def key(dock, letter: str, modifier=Qt.KeyboardModifier.NoModifier) -> None:
     """Press a key in the table, and wait until what it does is done."""
     table = find(dock, "objects")
-    table.window().activateWindow()
-    table.setFocus()
-    wait_until(table.hasFocus, "the table has the focus", 5)
-    QTest.keyClick(table, letter)
-    wait_until(lambda: not dock.review.objects.queue.reviewing._working, "it is done")
+
+    def focused() -> bool:
+        # Tests that run beside share the display, and take the focus away at any time.
+        if not table.hasFocus():
+            table.window().activateWindow()
+            table.setFocus()
+        return bool(table.hasFocus())
+
+    wait_until(focused, "the table has the focus")
+    QTest.keyClick(table, letter, modifier)
+    wait_until(lambda: not dock.review.objects.queue.reviewing.working, "it is done")
 
 
 def test_the_table_tells_all_objects_those_most_likely_wrong_first(reviewing):
@@ -178,6 +184,43 @@ def test_several_selected_objects_are_accepted_and_unlocked_as_one_act(reviewing
     assert [row[2] for row in rows(reviewing)] == ["", "rejected", ""]
     annotation.redo()
     assert {voxel: state(reviewing, voxel) for voxel in said} == said
+
+
+def test_several_selected_objects_are_rejected_as_one_act(reviewing):
+    session, annotation = reviewing.session, reviewing.session.annotation
+    find(reviewing, "objects").selectRow(1)
+    key(reviewing, "A")
+    before = session.prediction.data.copy()
+    find(reviewing, "objects").selectAll()
+    key(reviewing, "R")
+    said = {BIG: "rejected", SMALL: "accepted", SURE: "rejected"}
+    assert {voxel: state(reviewing, voxel) for voxel in said} == said
+    after = session.prediction.data.copy()
+    assert [after[voxel] for voxel in said] == [1, 2, 1]
+    np.testing.assert_array_equal(annotation.data == 1, before != after)
+    assert set(np.unique(annotation.data)) == {0, 1}
+    assert history_of(annotation).undoable[-1].name == "reject 2 objects"
+    annotation.undo()
+    assert [row[2] for row in rows(reviewing)] == ["", "accepted", ""]
+    np.testing.assert_array_equal(session.prediction.data, before)
+    assert not annotation.data.any()
+    annotation.redo()
+    assert {voxel: state(reviewing, voxel) for voxel in said} == said
+    np.testing.assert_array_equal(session.prediction.data, after)
+
+
+def test_what_a_stroke_changes_meanwhile_is_not_lost_to_a_rejection(reviewing):
+    annotation = reviewing.session.annotation
+    find(reviewing, "objects").selectAll()
+    reviewing.review.objects.queue.reject()
+    annotation.brush_size = 1
+    annotation.paint((2, 39, 1), 3)
+    wait_until(lambda: state(reviewing, BIG) == "rejected", "they are rejected")
+    assert annotation.data[2, 39, 1] == 3 and annotation.data[BIG] == 1
+    names = [act.name for act in history_of(annotation).undoable]
+    assert names == ["stroke", "reject 3 objects"]
+    annotation.undo()
+    assert annotation.data[2, 39, 1] == 3 == annotation.data.sum()
 
 
 def test_the_queue_goes_on_in_its_order_while_reviewed_rows_are_filtered_out(reviewing):
@@ -309,7 +352,7 @@ def test_a_split_is_proposed_shown_and_done_by_one_key(reviewing, viewer):
         lambda: "red line" in find(reviewing, "how to fix").text(),
         lambda: len(rows(reviewing)) == 3,
     ):
-        QTest.keyClick(find(reviewing, "objects"), "S", Qt.KeyboardModifier.ShiftModifier)
+        key(reviewing, "S", Qt.KeyboardModifier.ShiftModifier)
         wait_until(done, "it is proposed, then done")
     assert number(reviewing, BIG) != number(reviewing, SMALL) > 0
     assert state(reviewing, BIG) == state(reviewing, SMALL) == "corrected"

@@ -9,6 +9,7 @@ import pytest
 
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.review.edits import merged
+from napari_volseg.widgets import reviewing as reviewing_module
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, note
 from napari_volseg.widgets.recovery import RecoveryStrip
@@ -170,6 +171,54 @@ def test_verdicts_are_undone_and_redone_after_a_restart(
         find_objects(dock)
     assert {voxel: state(dock, voxel) for voxel in STATES} == {**STATES, SURE: "unreviewed"}
     close(dock)
+
+
+def test_several_rejected_are_undone_and_redone_after_a_restart(
+    make_napari_viewer, tmp_path, no_errors, qapp
+):
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    begin(dock, viewer)
+    find(dock, "objects").selectAll()
+    key(dock, "R")
+    after, mask = seen(dock), dock.session.prediction.data.copy()
+    assert [x[0] for x in after[2]] == ["rejected"] * 3
+    close(dock)
+    viewer.close()
+
+    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    restore(viewer, dock)
+    predict_again(dock, blobs()[1])
+    find_objects(dock)
+    np.testing.assert_array_equal(dock.session.prediction.data, mask)
+    dock.undo.undo()
+    assert verdicts(dock) == [] and not dock.session.annotation.data.any()
+    np.testing.assert_array_equal(dock.session.prediction.data, blobs()[1])
+    dock.undo.redo()
+    assert seen(dock) == after
+    np.testing.assert_array_equal(dock.session.prediction.data, mask)
+    close(dock)
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_what_is_kept_for_the_undo_of_a_review_is_bounded_and_compressed(
+    reviewing, monkeypatch, limit
+):
+    monkeypatch.setattr(reviewing_module, "LIMIT_BYTES", limit)
+    annotation, prediction = reviewing.session.annotation, reviewing.session.prediction
+    steps = [(seen(reviewing), prediction.data.copy())]
+    for letter in ("W", "G", "J", "R", "J", "A"):
+        key(reviewing, letter)
+        if len(history_of(annotation).undoable) == len(steps):
+            steps.append((seen(reviewing), prediction.data.copy()))
+    assert len(steps) == 5
+    kept = list(reviewing.review.objects.queue.reviewing._edits.values())
+    assert len(kept) == (4 if limit else 1)
+    assert sum(edit.size_bytes for edit in kept) < annotation.data.size
+    moves = [(annotation.undo, at) for at in (3, 2, 1, 0)]
+    for move, at in [*moves, *((annotation.redo, at) for at in (1, 2, 3, 4))]:
+        move()
+        assert seen(reviewing) == steps[at][0], f"{at} done"
+        np.testing.assert_array_equal(prediction.data, steps[at][1])
 
 
 def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_errors, qapp):

@@ -12,9 +12,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QMenu
 
-from napari_volseg.data.annotation import VIEW_OF_AXIS
+from napari_volseg.data.annotation import VIEW_OF_AXIS, LabelClass
 from napari_volseg.data.journal import recoverable
 from napari_volseg.widgets import undo as undo_module
+from napari_volseg.widgets.acts import acting
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -25,7 +26,6 @@ from napari_volseg.widgets.layers import (
 )
 from napari_volseg.widgets.recovery import RecoveryStrip
 from napari_volseg.widgets.strokes import stroke_of
-from napari_volseg.widgets.undo import acting
 from tests.widgets.conftest import SHAPE, close
 from tests.widgets.hands import add_volume, canvas, find, live, paint, press, wait_until
 
@@ -312,6 +312,29 @@ def test_a_class_without_paint_is_removed_at_once(annotated):
     assert [c.id for c in dock.session.classes] == [1, 2]
 
 
+def test_a_class_can_go_while_its_name_is_typed(annotated):
+    dock, _ = annotated
+    press(dock, "add a class")
+    name = find(dock, "name of class 3")
+    name.setText("tubule")
+    dock.undo.undo()
+    name.editingFinished.emit()
+    assert [c.name for c in dock.session.classes] == ["background", "class 2"]
+
+
+def test_a_class_that_is_painted_before_it_is_known_goes_with_the_paint(viewer, annotated):
+    dock, layer = annotated
+    dock.session.start_prediction([*classes_of(layer), LabelClass(3, "vessel", "#123456")])
+    before = state(layer)
+    layer.data_setitem((np.array([3]), np.array([20]), np.array([20])), 3)
+    assert [c.name for c in classes_of(layer)] == ["background", "class 2", "vessel"]
+    wait_until(lambda: dock.session.painted.counts.get(3) == 1, "it is counted")
+    dock.undo.undo()
+    assert state(layer) == before
+    wait_until(lambda: not dock.session.painted.counts, "it is counted again")
+    assert state(layer) == before
+
+
 def test_a_painted_class_does_not_get_lost_with_an_undone_name(annotated):
     dock, layer = annotated
     dock.session.edit_class(2, name="tubule")
@@ -319,7 +342,8 @@ def test_a_painted_class_does_not_get_lost_with_an_undone_name(annotated):
     layer.refresh()
     wait_until(lambda: 7 in [c.id for c in dock.session.classes], "the class is found")
     dock.undo.undo()
-    assert [c.name for c in dock.session.classes] == ["background", "class 2", "class 7"]
+    expected = ["background", "class 2", "class 7"]
+    wait_until(lambda: [c.name for c in dock.session.classes] == expected, "it is found again")
 
 
 def test_a_large_act_gives_way_to_what_is_painted_meanwhile(annotated, monkeypatch):

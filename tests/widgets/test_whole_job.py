@@ -83,7 +83,7 @@ class Hands:
         queue = self.dock.review.objects.queue
         number = queue._current
         self.key(key, modifier)
-        wait_until(lambda: not queue.reviewing._working, "it is done")
+        wait_until(lambda: not queue.reviewing.working, "it is done")
         return number
 
 
