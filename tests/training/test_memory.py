@@ -11,7 +11,7 @@ from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.sparse import labeled_blocks, patches
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.training import loop
+from napari_volseg.training import loop, recompute
 from napari_volseg.training.events import Command
 from napari_volseg.training.loop import train
 from napari_volseg.training.memory import step_down
@@ -24,7 +24,8 @@ QUICK = {
     "channels": 4, "filter_scales": (1.0,), "learned_filters": False, "pooling": ((2, 2, 2),),
     "kernels": ((3, 3, 3),) * 2, "patches": ((8, 16, 24),), "batch_size": 4,
 }  # fmt: skip
-CONFIG = TrainingConfig(steps=4, device="cpu", options=QUICK, held_out=0.2)
+KEEPING = TrainingConfig(steps=4, device="cpu", options=QUICK, held_out=0.2)
+CONFIG = replace(KEEPING, recompute="never")
 CPU_ERROR = RuntimeError(
     "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 )
@@ -74,6 +75,33 @@ def test_a_step_without_memory_is_taken_again_with_half_the_batch(monkeypatch, w
     (said,) = [e for e in events if e.note]
     assert said.note == "memory ran out: now 2 patches a step, not 4"
     assert events[-1].checkpoint.progress["batch_size"] == 2
+
+
+@pytest.mark.parametrize("error", [CPU_ERROR, CUDA_ERROR], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("where", STAGES)
+def test_at_first_features_are_computed_twice(monkeypatch, where, error):
+    fail(monkeypatch, *STAGES[where], error=error, times=2)
+    events = list(train(make_case(shape=SHAPE), KEEPING))
+    assert [e.step for e in events if e.loss is not None] == list(range(1, 5))
+    notes = "; ".join(e.note for e in events if e.note)
+    assert notes == (
+        "memory ran out: now features computed twice instead of kept; "
+        "memory ran out: now 2 patches a step, not 4"
+    )
+    progress = events[-1].checkpoint.progress
+    assert progress["recompute"] and progress["batch_size"] == 2
+
+
+def test_what_is_resumed_goes_on_computing_twice(monkeypatch):
+    fail(monkeypatch, UNet3D, "unet", in_training)
+    running = train(make_case(shape=SHAPE), KEEPING)
+    while next(running).step < 3:
+        pass
+    stopped = running.send(Command.STOP).checkpoint
+    kept = []
+    fail(monkeypatch, recompute, "unnoticed", lambda block: kept.append(block))
+    list(train(make_case(shape=SHAPE), KEEPING, resume=stopped))
+    assert kept
 
 
 def test_patches_become_smaller_once_batches_cannot_and_the_weights_are_kept(monkeypatch):
