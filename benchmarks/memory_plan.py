@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.inference.memory import tile_memory
 from napari_volseg.inference.predict import prepare
 from napari_volseg.models.checkpoint import save_model
-from napari_volseg.models.registry import architectures
+from napari_volseg.models.registry import architectures, get_architecture
 from napari_volseg.training.plan_memory import forecast
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ def noise(shape: tuple[int, int, int]) -> Case:
     return Case(Volume(image, (2.0, 1.0, 1.0)), Annotation(labels))
 
 
-def config_of(name: str) -> TrainingConfig:
-    """Return the settings of the training."""
-    return TrainingConfig(model=name, steps=STEPS.get(name, OTHERS), device="cpu")
+def config_of(name: str, case: Case) -> TrainingConfig:
+    """Return the settings of a training that is as one by time, but for its few steps."""
+    by_time = TrainingConfig(model=name, device="cpu")
+    chosen = get_architecture(name).configure(by_time, [case], torch.device("cpu"))
+    return replace(by_time, steps=STEPS.get(name, OTHERS), options=asdict(chosen))
 
 
 def training_alone(name: str, shape: tuple[int, int, int], model: Path) -> Callable[[], None]:
@@ -70,7 +73,7 @@ def training_alone(name: str, shape: tuple[int, int, int], model: Path) -> Calla
 
     def work() -> None:
         last = None
-        for event in train(case, config_of(name)):
+        for event in train(case, config_of(name, case)):
             last = event.checkpoint or last
         assert last is not None
         save_model(last, model)
@@ -101,9 +104,10 @@ def foresee_tile(shape: tuple[int, int, int], model: Path) -> dict[str, float]:
 
 def foresee(name: str, shape: tuple[int, int, int]) -> dict[str, float]:
     """Foresee a training."""
-    volume = noise(shape).volume
+    case = noise(shape)
+    config = config_of(name, case)
     began = time.perf_counter()
-    plan = forecast(volume, CLASSES, config_of(name))
+    plan = forecast(case.volume, CLASSES, config)
     return {"needed_mb": plan.needed / 1e6, "seconds": time.perf_counter() - began}
 
 

@@ -241,7 +241,8 @@ def write_chunks(job: Job, predictor: Predictor, cluster: Cluster | None) -> Cou
         written = write_tiles(predictor, [(o.array, values) for o, values in outputs], tiles)
     else:
         places = [(o.path, values) for o, values in outputs]
-        written = predict_on_cluster(cluster, job.image, places, tiles)
+        shared = places, tiles, predictor.intensity
+        written = predict_on_cluster(cluster, job.image, *shared)
     with progress(job.image.name) as report:
         if tiles and len(tiles) < total:
             say(f"{job.labels}: going on, {total - len(tiles)} of {total} regions are done")

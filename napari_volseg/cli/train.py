@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.cli.terminal import naming, progress, say, stop_on_interrupt
@@ -108,7 +108,10 @@ def read_start(
     if resume is None:
         return None, TrainingConfig(**options)
     checkpoint = load_model(resume)
-    return checkpoint, config_from_json(TrainingConfig, {**checkpoint.training, **options})
+    # A model of another version may know settings that are no more.
+    known = {field.name for field in fields(TrainingConfig)}
+    before = {name: value for name, value in checkpoint.training.items() if name in known}
+    return checkpoint, config_from_json(TrainingConfig, {**before, **options})
 
 
 def run_training(

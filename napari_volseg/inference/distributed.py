@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from napari_volseg.data.intensity import Intensity
     from napari_volseg.data.tiles import Tile
 
 CONNECT_SECONDS = 10
@@ -55,7 +56,11 @@ class Cluster:
 
 
 def predict_on_cluster(
-    cluster: Cluster, image: Path, outputs: Sequence[tuple[Path, Values]], tiles: Sequence[Tile]
+    cluster: Cluster,
+    image: Path,
+    outputs: Sequence[tuple[Path, Values]],
+    tiles: Sequence[Tile],
+    intensity: Intensity,
 ) -> Iterator[tuple[int, int]]:
     """Predict tiles of an image on a cluster.
 
@@ -67,6 +72,8 @@ def predict_on_cluster(
     outputs : sequence of (Path, callable)
         What has been begun (``data.unfinished``); the labels are the first.
     tiles : sequence of Tile
+    intensity : Intensity
+        Of the image, measured once: a thousand workers would all read it for that.
 
     Yields
     ------
@@ -101,6 +108,7 @@ def predict_on_cluster(
             outputs=[(path.resolve(), values) for path, values in outputs],
             device=cluster.device,
             flips=cluster.flips,
+            intensity=intensity,
             key_of_predictor=uuid.uuid4().hex,
             pure=False,
         )
@@ -117,17 +125,20 @@ def _predict_batch(
     outputs: Sequence[tuple[Path, Values]],
     device: str,
     flips: bool,
+    intensity: Intensity,
     key_of_predictor: str,
 ) -> int:
     """Predict and write some tiles, on a worker; return how many."""
     opened = [(reopen(path).array, values) for path, values in outputs]
-    predictor = _predictor(model, image, device, flips, key_of_predictor)
+    predictor = _predictor(model, image, device, flips, intensity, key_of_predictor)
     for _ in write_tiles(predictor, opened, batch):
         pass
     return len(batch)
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: Path, image: Path, device: str, flips: bool, key: str) -> Predictor:
+def _predictor(
+    model: Path, image: Path, device: str, flips: bool, intensity: Intensity, key: str
+) -> Predictor:
     """Load what a worker predicts with, once for each call of ``predict_on_cluster``."""
-    return prepare(load_model(model), read_volume(image), device, flips)
+    return prepare(load_model(model), read_volume(image), device, flips, intensity)

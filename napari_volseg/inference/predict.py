@@ -173,9 +173,20 @@ class Predictor:
 
 
 def prepare(
-    checkpoint: Checkpoint, volume: Volume, device: str = "auto", flips: bool = False
+    checkpoint: Checkpoint,
+    volume: Volume,
+    device: str = "auto",
+    flips: bool = False,
+    intensity: Intensity | None = None,
 ) -> Predictor:
     """Make a network ready to predict a volume.
+
+    Parameters
+    ----------
+    checkpoint, volume, device, flips
+        As in ``predict``.
+    intensity : Intensity, optional
+        What standardizes the volume, if that is known already.
 
     Raises
     ------
@@ -185,8 +196,8 @@ def prepare(
     check_channels(checkpoint, volume)
     chosen = pick_device(device)
     module, config = checkpoint.module(chosen)
-    intensity = intensity_for(checkpoint, volume)
-    return Predictor(checkpoint, volume, intensity, module, config, chosen, flips)
+    known = intensity or intensity_for(checkpoint, volume)
+    return Predictor(checkpoint, volume, known, module, config, chosen, flips)
 
 
 def predict_volume(

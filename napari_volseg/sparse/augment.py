@@ -109,7 +109,10 @@ def elastic_field(
     ]
     nodes = [matrix.shape[1] for matrix in splines]
     vectors = torch.randn(*nodes, 3, generator=generator) * config.elastic_sd_voxels
-    return torch.einsum("az,by,cx,zyxv->abcv", *splines, vectors)
+    # One axis after the other: all at once would hold each voxel's weight of every node.
+    along_x = torch.einsum("cx,zyxv->zycv", splines[2], vectors)
+    along_y = torch.einsum("by,zycv->zbcv", splines[1], along_x)
+    return torch.einsum("az,zbcv->abcv", splines[0], along_y)
 
 
 @lru_cache(maxsize=64)

@@ -98,8 +98,13 @@ class TrainingConfig:
     averaging: float = 0.99
     """Decay of the running average of the weights, which predicts; 0 means the last weights."""
 
-    mixed_precision: bool = True
-    """Compute in 16 bits where the device (a GPU) gains by it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What steps compute in: "auto" takes the 16 bits of bfloat16 on a CUDA GPU that has them, and
+    float32 elsewhere, where they gain nothing."""
+
+    recompute: Literal["auto", "always", "never"] = "auto"
+    """Compute features twice a step rather than keep them, which learns the same with less memory
+    in more time (gradient checkpointing); "auto" only where memory asks for it."""
 
     normalization: Literal["volume", "training"] = "volume"
     """Standardize by each volume's own gray values, or (CT) by those of the training volumes."""
@@ -136,6 +141,10 @@ class TrainingConfig:
             raise InputError(f"class_weights {self.class_weights} cannot be negative")
         if self.optimizer not in ("adamw", "sgd"):
             raise InputError(f"optimizer is {self.optimizer!r}; choose adamw or sgd")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"precision is {self.precision!r}; choose auto, float32 or bfloat16")
+        if self.recompute not in ("auto", "always", "never"):
+            raise InputError(f"recompute is {self.recompute!r}; choose auto, always or never")
         if self.normalization not in ("volume", "training"):
             raise InputError(f"normalization is {self.normalization!r}; choose volume or training")
 

@@ -12,7 +12,12 @@ import torch
 from torch import nn
 
 from napari_volseg.data.annotation import Case
-from napari_volseg.inference.device import describe_device, memory_in_use, pick_device
+from napari_volseg.inference.device import (
+    describe_device,
+    memory_in_use,
+    pick_device,
+    pick_precision,
+)
 from napari_volseg.inference.predict import predict_region
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.sparse.config import TrainingConfig
@@ -40,6 +45,7 @@ from napari_volseg.training.processes import (
     of_the_first,
     process_number,
 )
+from napari_volseg.training.recompute import frugal
 from napari_volseg.training.run import (
     Run,
     add_classes,
@@ -122,11 +128,12 @@ def train(
         return made.to(device)
 
     module = build()
-    run = Run(module, deepcopy(module), batch_size=plan.batch_size)
+    run = Run(module, deepcopy(module), batch_size=plan.batch_size, recompute=plan.recompute)
     learned = with_proposals(pool, cases, config)
 
     def make_stages() -> tuple[Stage[Any], ...]:
-        return architecture.stages(model_config, batched(config, run), learned)
+        made = architecture.stages(model_config, batched(config, run), learned)
+        return tuple(frugal(stage) for stage in made) if run.recompute else made
 
     stages = make_stages()
     optimizer_state = None
@@ -138,6 +145,7 @@ def train(
     ):
         optimizer_state = restore(run, resume)
         run.batch_size = plan.batch_size or run.batch_size
+        run.recompute = plan.recompute or run.recompute
         stages = make_stages()
     elif resume is not None:
         warm = True
@@ -346,8 +354,8 @@ def take_step(
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast | nullcontext[None]:
     """Mixed precision where the device gains by it: bfloat16 needs no loss scaling."""
-    if config.mixed_precision and device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+    if pick_precision(config.precision, device) == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 

@@ -1,4 +1,7 @@
-"""What a training does when memory runs out: smaller batches, then smaller patches."""
+"""What a training does when memory runs out.
+
+Features are computed twice rather than kept; then batches are made smaller, then patches.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.inference.device import describe_device, out_of_memory, release_memory
+from napari_volseg.training.recompute import blocks_of
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.plan import Triple
     from napari_volseg.training.run import Run
+
+TWICE = "features computed twice instead of kept"
+"""For the user: what ``training.recompute`` does."""
 
 SMALLEST_SIDE = 8
 """Of a patch, in voxels: below, a network sees no context and learns nothing."""
@@ -27,7 +34,7 @@ def batched(config: TrainingConfig, run: Run) -> TrainingConfig:
 def step_down(
     error: BaseException, run: Run, config: TrainingConfig, model_config: Any, device: torch.device
 ) -> tuple[Any, str]:
-    """Make the next steps smaller after one that found no memory; the weights stay.
+    """Make the next steps take less memory after one that found none; the weights stay.
 
     Parameters
     ----------
@@ -50,6 +57,9 @@ def step_down(
         raise error
     drop_leftovers(run)
     release_memory(device)
+    if config.recompute == "auto" and not run.recompute and blocks_of(run.module):
+        run.recompute = True
+        return model_config, f"memory ran out: now {TWICE}"
     batch = batch_of(batched(config, run), model_config)
     smaller = smaller_step(batch, model_config)
     if smaller is None:

@@ -1,32 +1,27 @@
-"""How much memory a training will take, and what makes it fit into what is free.
-
-Nothing is computed for it: the network's steps run on torch's meta device, on a stand-in for
-the volumes (see ``inference.ledger``).
-"""
+"""Before a training begins: what memory it will take, and what makes it fit into what is free."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.annotation import Annotation
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import ChannelIntensity
-from napari_volseg.data.volume import Volume
-from napari_volseg.inference.device import describe_device, free_memory, pick_device
-from napari_volseg.inference.ledger import META, Ledger
-from napari_volseg.inference.memory import SAFE, tile_memory
-from napari_volseg.inference.predict import plan_tiles
+from napari_volseg.inference.device import (
+    Precision,
+    describe_device,
+    free_memory,
+    pick_device,
+    pick_precision,
+)
+from napari_volseg.inference.memory import SAFE
 from napari_volseg.models.registry import get_architecture
-from napari_volseg.sparse.hold_out import empty_blocks
-from napari_volseg.sparse.pool import CACHE_BYTES, PoolCase, pool_of
-from napari_volseg.training.held_out import SEEN_VOXELS
+from napari_volseg.training.estimate_memory import Estimate, estimate
 from napari_volseg.training.memory import (
+    TWICE,
     batch_of,
     halve_tile,
     patch_names,
@@ -35,44 +30,23 @@ from napari_volseg.training.memory import (
     smaller_step,
 )
 from napari_volseg.training.run import resumed_config
+from napari_volseg.training.stand_in import Unpainted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-    from torch import Tensor
+    import torch
 
-    from napari_volseg.data.tiles import Region
+    from napari_volseg.data.volume import Volume
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.config import TrainingConfig
 
-LIBRARIES = 140_000_000
-"""Bytes of what torch and scipy load when they first train, on a CPU."""
-
-LABEL_BYTES = 8
-"""A voxel: trained and held-out classes, and the masks that are made of them."""
-
-FIT_BYTES = 100
-"""A class of each voxel by which the classes' frequencies are judged."""
-
-JUDGED_TILES = 100
-"""Of a volume, that hold held-out voxels: the slices that people paint are in no more."""
-
-STATES = {"adamw": 2, "sgd": 1}
-"""Copies of the weights that an optimizer keeps."""
-
-CHECKPOINT_COPIES = 6
-"""Of the weights, in a checkpoint that is handed out beside what trains on."""
-
-PAINTED_SIDE = 64
-"""Of the square on a slice that is painted in the stand-in, in voxels."""
+WORTH = 0.9
+"""Of a step's memory, what computing features twice must leave at most, to be worth the time."""
 
 TIGHT = 0.6
 """Part of the free memory from which on it is called tight."""
-
-Extent = tuple[int, tuple[int, int, int], tuple[float, float, float]]
-"""Channels, shape and spacing of a volume: all of it that memory depends on."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +63,20 @@ class MemoryPlan:
         The network's settings, with patches and tiles that fit.
     batch_size : int
         Patches a step that fit; 0 where nothing had to be changed.
+    recompute : bool
+        Whether steps compute features twice rather than keep them.
+    precision : "float32" or "bfloat16"
+        What steps compute in.
     smaller : str
-        What was made smaller, for the user, or "".
+        What takes less so that it fits, for the user, or "".
     """
 
     needed: int
     free: int
     model_config: Any
     batch_size: int = 0
+    recompute: bool = False
+    precision: Precision = "float32"
     smaller: str = ""
 
     @property
@@ -109,54 +89,36 @@ class MemoryPlan:
         return {
             "needed_bytes": self.needed or None,
             "free_bytes": self.free,
+            "precision": self.precision,
+            "computed_twice": self.recompute,
             "made_smaller": self.smaller,
         }
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What there is to say: the figures, and what was made smaller."""
+        """What there is to say: the figures, 16 bits, and what was made smaller."""
         known = f"needs about {gigabytes(self.needed)} of {gigabytes(self.free)} free"
-        return tuple(part for part in (known if self.needed else "", self.smaller) if part)
+        half = f"computes in {self.precision}" if self.precision != "float32" else ""
+        return tuple(part for part in (known if self.needed else "", half, self.smaller) if part)
 
 
 @dataclass(frozen=True)
-class Question:
-    """A training of which the memory is asked; those of equal words have equal answers."""
-
-    words: str
-    architecture: AnyArchitecture = field(compare=False)
-    model_config: Any = field(compare=False)
-    training: TrainingConfig = field(compare=False)
-    extents: tuple[Extent, ...] = field(compare=False)
-    n_classes: int = field(compare=False)
-    device: torch.device = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes that a training takes.
+class Size:
+    """What of a training can be chosen so that it fits.
 
     Attributes
     ----------
-    fixed : int
-        Whatever the sizes of patches and tiles.
-    step, tile : int
-        At the peak of a step, and of the prediction of a tile.
-    kept : bool
-        Whether what one of the two has taken is not there for the other: so it is on a CPU,
-        whose allocator keeps memory in pieces.
+    batch : int
+        Patches a step.
+    recompute : bool
+        Whether steps compute features twice rather than keep them.
+    model_config : dataclass
+        The network's settings, patches and tiles among them.
     """
 
-    fixed: int
-    step: int
-    tile: int
-    kept: bool
-
-    @property
-    def total(self) -> int:
-        """At the peak of all."""
-        both = self.step + self.tile if self.kept else max(self.step, self.tile)
-        return self.fixed + both
+    batch: int
+    recompute: bool
+    model_config: Any
 
 
 def plan_memory(
@@ -167,7 +129,7 @@ def plan_memory(
     n_classes: int,
     device: torch.device,
 ) -> MemoryPlan:
-    """Estimate the memory of a training, and make its steps and tiles smaller until they fit.
+    """Estimate the memory of a training, and make its steps and tiles take less until they fit.
 
     Parameters
     ----------
@@ -179,20 +141,33 @@ def plan_memory(
     Raises
     ------
     InputError
-        If nothing that can be made smaller is enough.
+        If nothing that can be made smaller is enough, or for a precision that the device lacks.
     """
     extents = tuple((v.channels, v.shape, v.spacing) for v in volumes)
     free = free_memory(device)
-    first = batch = batch_of(training, model_config)
-    smaller = model_config
+    precision = pick_precision(training.precision, device)
+    can = training.recompute == "auto"
+    first = size = Size(
+        batch_of(training, model_config), training.recompute == "always", model_config
+    )
+
+    def foresee(size: Size) -> Estimate | None:
+        sized = replace(
+            training,
+            batch_size=size.batch,
+            precision=precision,
+            recompute="always" if size.recompute else "never",
+        )
+        return estimate(architecture, size.model_config, sized, extents, n_classes, device)
+
     least = math.inf
     while True:
-        sized = replace(training, batch_size=batch)
-        found = estimate(architecture, smaller, sized, extents, n_classes, device)
+        found = foresee(size)
         if found is None or found.total <= SAFE * free:
             break
         least = min(least, found.total)
-        less = smaller_one(found, batch, smaller)
+        twice = replace(size, recompute=True) if can and not size.recompute else None
+        less = smaller_one(found, size, twice, foresee)
         if less is None:
             raise InputError(
                 f"{architecture.title} needs about {gigabytes(least)} of memory for "
@@ -200,177 +175,61 @@ def plan_memory(
                 f"{gigabytes(free)} free; close other programs, crop the image, or choose another "
                 "architecture or device"
             )
-        batch, smaller = less
+        size = less
     return MemoryPlan(
         needed=found.total if found else 0,
         free=free,
-        model_config=smaller,
-        batch_size=batch if batch < first else 0,
-        smaller=what_is_smaller(first, model_config, batch, smaller),
+        model_config=size.model_config,
+        batch_size=size.batch if size.batch < first.batch else 0,
+        recompute=size.recompute,
+        precision=precision,
+        smaller=what_is_smaller(first, size),
     )
 
 
-def smaller_one(found: Estimate, batch: int, model_config: Any) -> tuple[int, Any] | None:
-    """Make the larger of step and tile smaller, the other if it cannot be; None if neither can."""
-    tile = halve_tile(model_config)
-    step = smaller_step(batch, model_config)
-    with_tile = None if tile is None else (batch, tile)
-    return (with_tile or step) if found.tile >= found.step else (step or with_tile)
+def smaller_one(
+    found: Estimate, size: Size, twice: Size | None, foresee: Callable[[Size], Estimate | None]
+) -> Size | None:
+    """Make the larger of step and tile smaller, the other if it cannot be; None if neither can.
+
+    Parameters
+    ----------
+    found : Estimate
+        Of the size.
+    twice : Size or None
+        The same with features computed twice, if that can still be chosen.
+    foresee : callable (Size) -> Estimate or None
+    """
+    tile = halve_tile(size.model_config)
+    with_tile = None if tile is None else replace(size, model_config=tile)
+    if with_tile is not None and found.tile >= found.step:
+        return with_tile
+    # It learns the same, only later; smaller batches and patches learn less.
+    then = twice and foresee(twice)
+    if then and then.step <= WORTH * found.step:
+        return twice
+    step = smaller_step(size.batch, size.model_config)
+    return replace(size, batch=step[0], model_config=step[1]) if step else with_tile
 
 
-def what_is_smaller(first: int, before: Any, batch: int, after: Any) -> str:
-    """Say what was made smaller, as "patches of 8 x 16 x 16 voxels, to fit"."""
+def what_is_smaller(before: Size, after: Size) -> str:
+    """Say what takes less, as "patches of 8 x 16 x 16 voxels, to fit"."""
     parts = []
-    if batch < first:
-        parts.append(f"{batch} patch{'es' if batch > 1 else ''} a step")
-    if patch_shapes(after) != patch_shapes(before):
-        parts.append(f"patches of {patch_names(after)} voxels")
-    if getattr(after, "tile", None) != getattr(before, "tile", None):
-        parts.append(f"tiles of {shape_name(after.tile)} voxels")
+    own, first = after.model_config, before.model_config
+    if after.recompute and not before.recompute:
+        parts.append(TWICE)
+    if after.batch < before.batch:
+        parts.append(f"{after.batch} patch{'es' if after.batch > 1 else ''} a step")
+    if patch_shapes(own) != patch_shapes(first):
+        parts.append(f"patches of {patch_names(own)} voxels")
+    if getattr(own, "tile", None) != getattr(first, "tile", None):
+        parts.append(f"tiles of {shape_name(own.tile)} voxels")
     return f"{', '.join(parts)}, to fit" if parts else ""
 
 
 def gigabytes(size: float) -> str:
     """Write a number of bytes, as "1.2 GB"."""
     return f"{size / 1e9:.1f} GB"
-
-
-def estimate(
-    architecture: AnyArchitecture,
-    model_config: Any,
-    training: TrainingConfig,
-    extents: tuple[Extent, ...],
-    n_classes: int,
-    device: torch.device,
-) -> Estimate | None:
-    """Estimate the memory of a training with given sizes; None where a network defies it."""
-    # Deforming takes time and hardly any memory; how long is trained, none.
-    same = replace(training, augmentation=0.0, minutes=1.0, steps=0, seed=0, device="auto")
-    words = repr((architecture.name, model_config, same, extents, n_classes, device.type))
-    question = Question(words, architecture, model_config, same, extents, n_classes, device)
-    try:
-        return answer(question)
-    except InputError:
-        raise
-    except (RuntimeError, TypeError, ValueError, AttributeError):
-        # A network of somebody else's may ask for values, and nothing here has any.
-        return None
-
-
-@lru_cache(maxsize=256)
-def answer(q: Question) -> Estimate:
-    """Estimate the memory of a training."""
-    step, weights = step_memory(q)
-    tile, tiles = 0, 0
-    for channels, shape, _ in q.extents:
-        planned = plan_tiles(q.architecture.walk(q.model_config, shape), shape)
-        tiles += len(planned)
-        config, extent = q.model_config, (channels, *shape)
-        found = tile_memory(q.architecture, config, planned, extent, q.n_classes, q.device)
-        tile = max(tile, found)
-    if q.device.type != "cpu":
-        return Estimate(0, step + weights, tile + weights, kept=False)
-    pool = sum(pool_bytes(channels, shape) for channels, shape, _ in q.extents)
-    judged = (
-        min(tiles, JUDGED_TILES) * SEEN_VOXELS * q.n_classes * FIT_BYTES
-        if q.training.held_out
-        else 0
-    )
-    return Estimate(LIBRARIES + pool + judged + CHECKPOINT_COPIES * weights, step, tile, kept=True)
-
-
-def pool_bytes(channels: int, shape: tuple[int, int, int]) -> int:
-    """Bytes that a training keeps of a volume on the host."""
-    image = 4 * channels * math.prod(shape)
-    return LABEL_BYTES * math.prod(shape) + (image if image <= CACHE_BYTES else 0)
-
-
-def step_memory(q: Question) -> tuple[int, int]:
-    """Estimate the peak of a step of any stage, and what the weights take, in bytes."""
-    mixed = q.training.mixed_precision and q.device.type == "cuda"
-    channels = q.extents[0][0]
-    peak = 0
-    with Ledger(q.device) as ledger:
-        with META:
-            module = q.architecture.build(q.model_config, channels, q.n_classes)
-        pool = pool_of(
-            [stand_in(extent, q.n_classes) for extent in q.extents],
-            tuple(range(1, q.n_classes + 1)),
-            META,
-        )
-        for stage in q.architecture.stages(q.model_config, q.training, pool):
-            ledger.forget_peak()
-            for _ in stage.prepare(module):
-                pass
-            module.requires_grad_(False)
-            moving = list(stage.parameters(module))
-            for parameter in moving:
-                parameter.requires_grad_(True)
-            module.train()
-            batch = stage.sample(torch.Generator().manual_seed(0))
-            ledger.half = mixed
-            stage.loss(module, batch, 0).backward()  # type: ignore[no-untyped-call]
-            ledger.half = False
-            module.zero_grad()
-            peak = max(peak, ledger.peak + STATES[q.training.optimizer] * bytes_of(moving))
-    return peak, bytes_of(list(module.parameters()))
-
-
-def bytes_of(tensors: Sequence[Tensor]) -> int:
-    """Bytes of tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-class StandIn(PoolCase):
-    """A volume without voxels: what is read of it lies on the meta device."""
-
-    def read(self, region: Region) -> Tensor:
-        """Return a region as large as it would be, float32 (C, z, y, x)."""
-        # A region that was found by values, and there are none, may be empty.
-        sides = [max(1, side.stop - side.start) for side in region]
-        return torch.empty(self.volume.channels, *sides, device=META)
-
-
-def stand_in(extent: Extent, n_classes: int) -> StandIn:
-    """Make a stand-in for a volume, with all classes painted on a part of its middle slice."""
-    channels, (z, y, x), spacing = extent
-    square = [np.array([z // 2]), *(painted_side(n) for n in (y, x))]
-    positions = np.stack(np.meshgrid(*square, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
-    voxels = tuple(positions[k::n_classes] for k in range(n_classes))
-    nothing: NDArray[np.int16] = constant((z, y, x), np.int16)
-    return StandIn(
-        volume=volume_like(extent),
-        intensity=(ChannelIntensity(0.0, 1.0, 0.0, 1.0),) * channels,
-        target=nothing,
-        held_out=nothing,
-        voxels=voxels,
-        axes=tuple(np.zeros(len(v), np.int8) for v in voxels),
-        blocks=empty_blocks((z, y, x), n_classes, spacing, None),
-    )
-
-
-def painted_side(size: int) -> NDArray[np.intp]:
-    """Return the indices of an axis that are painted: one block of the filters', in the middle."""
-    start = size // 2 // PAINTED_SIDE * PAINTED_SIDE
-    return np.arange(start, min(start + PAINTED_SIDE, size))
-
-
-def volume_like(extent: Extent) -> Volume:
-    """Return a volume of that extent that takes no memory."""
-    channels, shape, spacing = extent
-    return Volume(constant((channels, *shape), np.uint8), spacing)
-
-
-def constant(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return zeros that take no memory, and that torch takes for writable."""
-    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))
-
-
-class Unpainted(Case):
-    """A volume before anything is painted: enough to choose settings by."""
-
-    def __post_init__(self) -> None:
-        """Let the annotation be of any shape."""
 
 
 def forecast(

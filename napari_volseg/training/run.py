@@ -62,6 +62,8 @@ class Run:
         before the labels changed.
     batch_size : int
         Patches a step, where memory ran out with more; else 0.
+    recompute : bool
+        Whether steps compute features twice rather than keep them.
     extended : float
         Seconds that were added to the budget because labels changed, less those that were
         taken from it because held-out voxels no longer improved.
@@ -86,6 +88,7 @@ class Run:
     best_weights: Mapping[str, Tensor] = field(default_factory=dict)
     belief: Belief = field(default_factory=Belief)
     batch_size: int = 0
+    recompute: bool = False
     extended: float = 0.0
     settled: bool = False
     begun: int = 0
@@ -101,6 +104,7 @@ COUNTERS = (
     "scored",
     "scores",
     "batch_size",
+    "recompute",
     "extended",
     "settled",
     "begun",

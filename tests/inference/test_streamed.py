@@ -181,13 +181,20 @@ def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image,
     places = [(output, labels_of)]
     with dask_cluster(tmp_path, workers=2) as (address, workers):
         cluster = Cluster(address, model, "cpu")
-        written = predict_on_cluster(cluster, image, places, predictor.tiles)
+        written = predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity)
         done, total = next(written)
         assert done < total == len(predictor.tiles)
         workers[0].kill()
         assert list(written)[-1] == (total, total)
     finish(labels)
     np.testing.assert_array_equal(read_annotation(output).labels, in_memory(model, image))
+
+
+def test_what_is_known_of_the_gray_values_is_not_measured_again(model, image, monkeypatch):
+    checkpoint, volume = load_model(model), read_volume(image)
+    known = prepare(checkpoint, volume, "cpu").intensity
+    monkeypatch.setattr("napari_volseg.inference.predict.measure_intensity", None)
+    assert prepare(checkpoint, volume, "cpu", intensity=known).intensity == known
 
 
 def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
@@ -210,7 +217,7 @@ def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
     places = [(shared, labels_of)]
     with dask_cluster(tmp_path, workers=1) as (address, _):
         cluster = Cluster(address, model, "cpu", flips=True)
-        list(predict_on_cluster(cluster, image, places, predictor.tiles))
+        list(predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity))
     finish(labels)
     np.testing.assert_array_equal(read_annotation(shared).labels, expected)
 

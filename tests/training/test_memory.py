@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.inference.ledger import tensors_in
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.sparse import labeled_blocks, patches
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.training import loop
+from napari_volseg.training import loop, recompute
 from napari_volseg.training.events import Command
 from napari_volseg.training.loop import train
 from napari_volseg.training.memory import step_down
@@ -24,7 +28,8 @@ QUICK = {
     "channels": 4, "filter_scales": (1.0,), "learned_filters": False, "pooling": ((2, 2, 2),),
     "kernels": ((3, 3, 3),) * 2, "patches": ((8, 16, 24),), "batch_size": 4,
 }  # fmt: skip
-CONFIG = TrainingConfig(steps=4, device="cpu", options=QUICK, held_out=0.2)
+KEEPING = TrainingConfig(steps=4, device="cpu", options=QUICK, held_out=0.2)
+CONFIG = replace(KEEPING, recompute="never")
 CPU_ERROR = RuntimeError(
     "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 )
@@ -34,9 +39,11 @@ CUDA_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00
 @pytest.fixture(autouse=True)
 def nothing_is_foreseen(monkeypatch):
     """What fails here is to fail in the training, not in the estimate of its memory."""
-    monkeypatch.setattr(
-        loop, "plan_memory", lambda network, config, *others: MemoryPlan(0, 0, config)
-    )
+
+    def plan(network, model_config, training, *others):
+        return MemoryPlan(0, 0, model_config, recompute=training.recompute == "always")
+
+    monkeypatch.setattr(loop, "plan_memory", plan)
 
 
 def fail(monkeypatch, owner, name, when=lambda *args: True, times=1, error=CPU_ERROR):
@@ -74,6 +81,87 @@ def test_a_step_without_memory_is_taken_again_with_half_the_batch(monkeypatch, w
     (said,) = [e for e in events if e.note]
     assert said.note == "memory ran out: now 2 patches a step, not 4"
     assert events[-1].checkpoint.progress["batch_size"] == 2
+
+
+@pytest.mark.parametrize("error", [CPU_ERROR, CUDA_ERROR], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("where", STAGES)
+def test_at_first_features_are_computed_twice(monkeypatch, where, error):
+    fail(monkeypatch, *STAGES[where], error=error, times=2)
+    events = list(train(make_case(shape=SHAPE), KEEPING))
+    assert [e.step for e in events if e.loss is not None] == list(range(1, 5))
+    notes = "; ".join(e.note for e in events if e.note)
+    assert notes == (
+        "memory ran out: now features computed twice instead of kept; "
+        "memory ran out: now 2 patches a step, not 4"
+    )
+    progress = events[-1].checkpoint.progress
+    assert progress["recompute"] and progress["batch_size"] == 2
+
+
+def test_what_is_resumed_goes_on_computing_twice(monkeypatch):
+    fail(monkeypatch, UNet3D, "unet", in_training)
+    running = train(make_case(shape=SHAPE), KEEPING)
+    while next(running).step < 3:
+        pass
+    stopped = running.send(Command.STOP).checkpoint
+    kept = []
+    fail(monkeypatch, recompute, "unnoticed", lambda block: kept.append(block))
+    list(train(make_case(shape=SHAPE), KEEPING, resume=stopped))
+    assert kept
+
+
+class Capped(TorchDispatchMode):
+    """A device with so many bytes: inside, what would take more finds none."""
+
+    def __init__(self, cap: float = math.inf) -> None:
+        super().__init__()
+        self.cap, self.held, self.peak, self.known = cap, 0, 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **kwargs or {})
+        for tensor in tensors_in(made):
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key in self.known:
+                continue
+            self.known.add(key)
+            self.held += size
+            weakref.finalize(storage, self.drop, key, size)
+            self.peak = max(self.peak, self.held)
+            # There is always room for single numbers.
+            if self.held > self.cap and size > 10_000:
+                # A new one: an error holds on to all that was computed where it was raised.
+                raise RuntimeError(str(CPU_ERROR))
+        return made
+
+    def drop(self, key, size):
+        self.known.discard(key)
+        self.held -= size
+
+
+def test_on_a_capped_device_the_first_thing_that_helps_is_done():
+    options = QUICK | {"filter_scales": (), "patches": ((8, 32, 32),), "batch_size": 8}
+    config = replace(KEEPING, options=options, held_out=0.0)
+    case = make_case(shape=SHAPE)
+
+    def run(cap=math.inf, **settings):
+        with Capped(cap) as device:
+            events = list(train(case, replace(config, **settings)))
+        assert [e.step for e in events if e.loss is not None] == list(range(1, 5))
+        return device.peak, [e.note for e in events if e.note], events[-1].checkpoint
+
+    (kept, _, all_kept), (twice, _, _) = (run(recompute=way) for way in ("never", "always"))
+    assert twice < 0.9 * kept
+    peak, notes, found = run(cap=(kept + twice) / 2)
+    assert notes == ["memory ran out: now features computed twice instead of kept"]
+    assert peak < kept and found.progress["batch_size"] == 0
+    for name, tensor in all_kept.weights.items():
+        # Statistics have seen the step that failed, too.
+        if name.endswith(("weight", "bias")):
+            assert torch.equal(found.weights[name], tensor), name
+    _, notes, found = run(cap=0.7 * twice)
+    assert found.progress["recompute"] and 0 < found.progress["batch_size"] < 8
+    assert notes[0].endswith(f"now {found.progress['batch_size']} patches a step, not 8")
 
 
 def test_patches_become_smaller_once_batches_cannot_and_the_weights_are_kept(monkeypatch):

@@ -13,11 +13,13 @@ from napari_volseg.inference.device import free_memory
 from napari_volseg.inference.memory import SAFE
 from napari_volseg.models.registry import architectures, get_architecture
 from napari_volseg.sparse.config import TrainingConfig
-from napari_volseg.training import plan_memory
+from napari_volseg.training import estimate_memory, plan_memory
+from napari_volseg.training.estimate_memory import estimate
 from napari_volseg.training.events import Command
 from napari_volseg.training.loop import train
 from napari_volseg.training.memory import patch_shapes
-from napari_volseg.training.plan_memory import Unpainted, estimate, forecast, volume_like
+from napari_volseg.training.plan_memory import forecast
+from napari_volseg.training.stand_in import Unpainted, volume_like
 from tests.training.test_loop import make_case
 
 if TYPE_CHECKING:
@@ -86,8 +88,19 @@ def test_a_larger_batch_takes_more_and_an_optimizer_with_less_state_less():
 
 def test_mixed_precision_takes_less():
     volume = empty(16, 64, 64)
-    full = estimated("unet3d", volume, CUDA, mixed_precision=False).step
-    assert estimated("unet3d", volume, CUDA).step < 0.8 * full
+    full, half = (
+        estimated("unet3d", volume, CUDA, precision=name).step for name in ("float32", "bfloat16")
+    )
+    assert half < 0.8 * full
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_features_that_are_computed_twice_take_less(device):
+    volume = empty(64, 128, 128)
+    kept, twice = (
+        estimated("unet3d_deep", volume, device, recompute=way).step for way in ("never", "always")
+    )
+    assert twice < 0.9 * kept
 
 
 def test_where_there_is_room_nothing_changes():
@@ -117,20 +130,66 @@ def test_what_does_not_fit_is_made_smaller_until_it_does(room_for):
 def test_batches_are_made_smaller_before_patches(room_for):
     volume = make_case(shape=SHAPE).volume
     # A tile that cannot be smaller: only the step is left to save on.
-    config = replace(CONFIG, options=QUICK | {"tile": (8, 8, 8), "batch_size": 8})
+    frugal = replace(CONFIG, recompute="never")
+    config = replace(frugal, options=QUICK | {"tile": (8, 8, 8), "batch_size": 8})
     room_for(0.99, volume, config)
     plan = forecast(volume, 2, config)
     assert plan.smaller == "4 patches a step, to fit" and plan.batch_size == 4
-    one = replace(CONFIG, options=QUICK | {"tile": (8, 8, 8), "batch_size": 1})
+    one = replace(frugal, options=QUICK | {"tile": (8, 8, 8), "batch_size": 1})
     room_for(0.97, volume, one)
     plan = forecast(volume, 2, one)
     assert plan.smaller == "patches of 8 x 16 x 16 voxels, to fit" and plan.batch_size == 0
     assert patch_shapes(plan.model_config) == ((8, 16, 16),)
 
 
+def test_features_are_computed_twice_before_anything_learns_less(room_for):
+    case = make_case(shape=SHAPE)
+    config = replace(CONFIG, options=QUICK | {"tile": (8, 8, 8), "batch_size": 8})
+    room_for(0.99, case.volume, config)
+    events = list(train(case, config))
+    plan = events[0].memory
+    assert plan.smaller == "features computed twice instead of kept, to fit" and plan.tight
+    assert plan.batch_size == 0 and plan.model_config.patches == QUICK["patches"]
+    assert plan.recompute and events[-1].checkpoint.progress["recompute"]
+    room_for(0.8, case.volume, config)
+    more = forecast(case.volume, 2, config)
+    assert more.smaller == "features computed twice instead of kept, 4 patches a step, to fit"
+    assert more.recompute and more.batch_size == 4
+
+
+def test_features_are_kept_where_computing_them_twice_saves_next_to_nothing(room_for):
+    # Of so few patches, the pixel classifier's steps take as much.
+    volume = make_case(shape=SHAPE).volume
+    config = replace(CONFIG, options=QUICK | {"tile": (8, 8, 8), "batch_size": 2})
+    room_for(0.99, volume, config)
+    plan = forecast(volume, 2, config)
+    assert plan.smaller == "1 patch a step, patches of 8 x 16 x 16 voxels, to fit"
+    assert not plan.recompute
+
+
+def test_what_is_always_computed_twice_needs_no_mention():
+    plan = forecast(make_case(shape=SHAPE).volume, 2, replace(CONFIG, recompute="always"))
+    assert plan.recompute and plan.smaller == ""
+
+
+def test_sixteen_bits_are_told_and_refused_where_there_are_none(monkeypatch):
+    volume = make_case(shape=SHAPE).volume
+    with pytest.raises(InputError, match=r"bfloat16 is for newer CUDA GPUs, not for CPU"):
+        forecast(volume, 2, replace(CONFIG, precision="bfloat16"))
+    assert forecast(volume, 2, CONFIG).to_json()["precision"] == "float32"
+    monkeypatch.setattr(plan_memory, "pick_device", lambda name: CUDA)
+    monkeypatch.setattr(plan_memory, "free_memory", lambda device: 10**12)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    plans = [forecast(volume, 2, replace(CONFIG, precision=p)) for p in ("auto", "float32")]
+    assert [plan.precision for plan in plans] == ["bfloat16", "float32"]
+    assert plans[0].parts[1:] == ("computes in bfloat16",) and len(plans[1].parts) == 1
+    assert plans[0].needed < plans[1].needed
+
+
 def test_a_training_that_goes_on_keeps_to_what_fits(room_for):
     case = make_case(shape=SHAPE)
-    config = replace(CONFIG, steps=6, options=QUICK | {"tile": (8, 8, 8), "batch_size": 8})
+    options = QUICK | {"tile": (8, 8, 8), "batch_size": 8}
+    config = replace(CONFIG, steps=6, options=options, recompute="never")
     running = train(case, config)
     while next(running).step < 4:
         pass
@@ -151,7 +210,7 @@ def test_what_can_never_fit_is_refused_before_it_begins(name, room_for):
 def test_training_does_not_wait_for_what_was_foreseen(monkeypatch):
     case = make_case(shape=SHAPE)
     foreseen = forecast(case.volume, 2, CONFIG)
-    monkeypatch.setattr(plan_memory, "step_memory", None)
+    monkeypatch.setattr(estimate_memory, "step_memory", None)
     plan = next(train(case, replace(CONFIG, steps=0, minutes=3.0))).memory
     assert plan.needed == foreseen.needed > 0
 
@@ -177,7 +236,7 @@ def test_a_network_that_defies_the_estimate_is_trained_all_the_same(monkeypatch)
 
 def test_estimating_leaves_the_training_as_it_was(monkeypatch):
     def losses() -> list[float | None]:
-        plan_memory.answer.cache_clear()
+        estimate_memory.answer.cache_clear()
         return [event.loss for event in train(make_case(shape=SHAPE), CONFIG)]
 
     with_estimate = losses()
