@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from napari_volseg.data.tiles import around, box_size, relative
+from napari_volseg.data.sparse_labels import SparseLabels, labeled_boxes
+from napari_volseg.data.tiles import around, box_size, relative, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
 
 LARGEST_PATCH = 64**3
@@ -126,7 +128,7 @@ class Exchange:
     values: tuple[NDArray[Any], ...]
     opposite: Act
 
-    def put(self, labels: NDArray[Any]) -> NDArray[Any]:
+    def put(self, labels: AnyLabels) -> AnyLabels:
         """Put the act into labels, in place unless their type changes, and return them."""
         if labels.dtype.str != self.act.dtype:
             labels = labels.astype(self.act.dtype)
@@ -163,9 +165,21 @@ def make_act(
     return Act(name, values.dtype.str, tuple(patches), classes)
 
 
+def removal(labels: AnyLabels, class_id: int, into: int, left: tuple[LabelClass, ...]) -> Act:
+    """Make an act that gives the voxels of a class another label, and leaves these classes."""
+    name = "remove a class"
+    patches: list[Patch] = []
+    sparse = isinstance(labels, SparseLabels)
+    for box in labeled_boxes(labels) if sparse else [whole_region(labels.shape)]:
+        before = labels[box]
+        after = np.where(before == class_id, labels.dtype.type(into), before)
+        patches += make_act(name, box, after, before).patches
+    return Act(name, labels.dtype.str, tuple(patches), left)
+
+
 def exchange(
     act: Act,
-    labels: NDArray[Any],
+    labels: AnyLabels,
     classes: tuple[LabelClass, ...],
     marks: tuple[Patch, ...] = (),
 ) -> Exchange:

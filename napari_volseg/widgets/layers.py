@@ -13,9 +13,11 @@ from napari.utils.transforms import CompositeAffine
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import History
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import volume_from_layer
+from napari_volseg.widgets.large import labels_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +93,7 @@ def check_annotation(layer: Labels, volume: Volume) -> None:
     InputError
         If its shape, type or storage does not allow it; the message says what to do.
     """
-    if layer.multiscale or not isinstance(layer.data, np.ndarray):
+    if layer.multiscale or not isinstance(layer.data, np.ndarray | SparseLabels):
         raise InputError(f"{layer.name} is not held in memory and cannot be painted; press New")
     if tuple(layer.data.shape) != volume.shape:
         raise InputError(
@@ -121,7 +123,7 @@ def geometry_of(layer: Layer) -> dict[str, Any]:
 def new_annotation(image: Image, volume: Volume) -> Labels:
     """Make an empty annotation layer with the geometry of an image layer."""
     layer = Labels(
-        np.zeros(volume.shape, dtype=np.uint8),
+        labels_for(volume.shape, np.uint8),
         name=f"{volume.name} annotation",
         opacity=ANNOTATION_OPACITY,
         **geometry_of(image),
@@ -147,7 +149,7 @@ def new_prediction(image: Image, volume: Volume, classes: Sequence[LabelClass]) 
 def empty_prediction(layer: Labels, classes: Sequence[LabelClass]) -> None:
     """Give a prediction overlay fresh labels, all 0, that can hold these classes."""
     # A new array: the old one may still be on its way to a file.
-    layer.data = np.zeros(layer.data.shape, dtype=label_dtype(classes))
+    layer.data = np.zeros(layer.data.shape, dtype=np.min_scalar_type(max(c.id for c in classes)))
     layer.editable = False
     note(layer, confidence=None)
     set_classes(layer, classes)
@@ -188,11 +190,6 @@ def place_of(image: Image, region: Region) -> NDArray[np.float64]:
         image.scale, image.translate, rotate=image.rotate, shear=image.shear
     )
     return np.asarray(to_physical([side.start for side in region]))
-
-
-def label_dtype(classes: Sequence[LabelClass]) -> type[np.unsignedinteger[Any]]:
-    """Return uint8 where it holds every class id, else uint16."""
-    return np.uint8 if max(c.id for c in classes) <= np.iinfo(np.uint8).max else np.uint16
 
 
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
@@ -338,17 +335,18 @@ def mark_complete(viewer: ViewerModel, layer: Labels) -> int:
         If no slice is on view.
     """
     axis, index = slice_on_view(viewer, layer)
-    unlabeled = np.argwhere(np.take(layer.data, index, axis=axis) == UNLABELED)
-    if len(unlabeled) == 0:
+    unlabeled = layer.data[slice_region(layer.data.shape, axis, index)] == UNLABELED
+    if not unlabeled.any():
         return 0
-    start = np.insert(unlabeled[0], axis, index)
+    start = np.array(np.unravel_index(unlabeled.argmax(), unlabeled.shape))
+    start[axis] = index
     before = (layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels)
     layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = False, 2, False
     try:
         layer.fill(start, BACKGROUND)
     finally:
         layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = before
-    return len(unlabeled)
+    return int(np.count_nonzero(unlabeled))
 
 
 def copy_slice(viewer: ViewerModel, annotation: Labels, prediction: Labels) -> int:

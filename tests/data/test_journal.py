@@ -15,7 +15,8 @@ from napari_volseg.data import record_file
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
-from napari_volseg.data.journal_log import BLOCK_SIZE, JournalHeader
+from napari_volseg.data.journal_log import JournalHeader
+from napari_volseg.data.sparse_labels import BLOCK_SIZE
 
 SHAPE = (70, 20, 130)
 HEADER = JournalHeader("kidney", SHAPE, "|u1")
