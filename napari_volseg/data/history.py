@@ -127,9 +127,16 @@ class Exchange:
     act: Act
     values: tuple[NDArray[Any], ...]
     opposite: Act
+    after: SparseLabels | None = None
+    """What sparse labels become. They hold no array that could be written to in no time."""
 
     def put(self, labels: AnyLabels) -> AnyLabels:
         """Put the act into labels, in place unless their type changes, and return them."""
+        if self.after is not None:
+            if labels.dtype != self.after.dtype:
+                return self.after
+            labels.adopt(self.after, [patch.box for patch in self.act.patches])
+            return labels
         if labels.dtype.str != self.act.dtype:
             labels = labels.astype(self.act.dtype)
         for patch, values in zip(self.act.patches, self.values, strict=True):
@@ -204,6 +211,11 @@ def exchange(
         act.unsaid,
         act.said,
     )
+    if isinstance(labels, SparseLabels):
+        after = labels.astype(act.dtype)
+        for patch in act.patches:
+            after[patch.box] = unpack(patch, act.dtype)
+        return Exchange(act, (), opposite, after)
     return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
 
 
