@@ -274,7 +274,7 @@ class Journal:
         blocks = labels.blocks()
         for index, block in sorted(blocks.items(), key=itemgetter(0)):
             if block.digest != self._digests.get(index, UNPAINTED):
-                yield index, block.unpack(), block.digest
+                yield index, block.labels, block.digest
         for index, digest in self._digests.items():
             if digest != UNPAINTED and index not in blocks:
                 yield index, None, UNPAINTED

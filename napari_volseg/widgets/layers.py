@@ -13,7 +13,6 @@ from napari.utils.transforms import CompositeAffine
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import History
-from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import volume_from_layer
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari.components import ViewerModel
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_volseg.data.tiles import Region
 
@@ -83,28 +82,6 @@ def volume_of(layer: Layer) -> Volume:
     if isinstance(known, Volume) and known.shape == tuple(image.shape):
         return known
     return volume_from_layer(image[None], geometry_of(layer) | {"name": layer.name})
-
-
-def check_annotation(layer: Labels, volume: Volume) -> None:
-    """Refuse a labels layer that cannot be the annotation of a volume.
-
-    Raises
-    ------
-    InputError
-        If its shape, type or storage does not allow it; the message says what to do.
-    """
-    if layer.multiscale or not isinstance(layer.data, np.ndarray | SparseLabels):
-        raise InputError(f"{layer.name} is not held in memory and cannot be painted; press New")
-    if tuple(layer.data.shape) != volume.shape:
-        raise InputError(
-            f"{layer.name} has shape {tuple(layer.data.shape)}, the image {volume.shape}; "
-            "choose the labels of this image, or press New"
-        )
-    if layer.data.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{layer.name} holds {layer.data.dtype} numbers; right-click it in the layer list "
-            "and choose Convert data type > uint8"
-        )
 
 
 def geometry_of(layer: Layer) -> dict[str, Any]:
@@ -306,10 +283,21 @@ def center_on(viewer: ViewerModel, layer: Layer, box: Region) -> None:
         camera.zoom = SEEN_PIXELS[1] / width
 
 
-def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
-    """Return the viewer's point in the layer's voxels."""
-    world = np.asarray(viewer.dims.point[-3:]) / _units_per_layer_unit(viewer, layer)
-    return np.asarray(layer.world_to_data(world))
+def middle_of_view(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
+    """Return what the middle of the canvas shows, in the layer's voxels; of a slice on view."""
+    world = np.array(viewer.dims.point)
+    # Before napari 0.9, the camera was the viewer's own.
+    camera = getattr(viewer, "scene", viewer).camera
+    world[list(viewer.dims.displayed)] = camera.center[-len(viewer.dims.displayed) :]
+    return _to_data(viewer, layer, world)
+
+
+def _to_data(
+    viewer: ViewerModel, layer: Layer, point: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return a point of the world, by default the viewer's, in the layer's voxels."""
+    world = np.asarray(viewer.dims.point if point is None else point)[-3:]
+    return np.asarray(layer.world_to_data(world / _units_per_layer_unit(viewer, layer)))
 
 
 def _units_per_layer_unit(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:

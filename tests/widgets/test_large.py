@@ -7,16 +7,19 @@ import pytest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_volseg.data import corrections, journal, sparse_labels
+from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.files import read_annotation, write_volume
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region
-from napari_volseg.widgets import large
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.training.loop import train
+from napari_volseg.widgets import large, preview
 from napari_volseg.widgets.contributions import read_layers
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, show_slice
 from napari_volseg.widgets.recovery import RecoveryStrip
 from tests.widgets.conftest import close
-from tests.widgets.hands import live, paint, press, wait_until
+from tests.widgets.hands import find, live, paint, press, wait_until
 
 SLICES = ((0, 12), (1, 24), (2, 26))
 
@@ -115,3 +118,62 @@ def test_labels_are_saved_and_opened_again(painted, tmp_path, monkeypatch, suffi
     ((labels, attributes, _),) = read_layers(str(path))
     np.testing.assert_array_equal(whole(labels), expected)
     assert attributes["metadata"]["napari_volseg"]["role"] == "annotation"
+
+
+def test_a_training_learns_from_blocks_and_from_what_is_painted_meanwhile(
+    napari_viewer, painted, phantom, no_errors
+):
+    session, layer = painted.session, painted.session.annotation
+    shown = []
+    painted.train.job.yielded.connect(lambda event: shown.append(event.preview))
+    press(painted, "step Train")
+    find(painted, "minutes to train").setValue(5 / 60)
+    show_slice(napari_viewer, layer, 0, 6)
+    press(painted, "train")
+    wait_until(lambda: painted.train.job.heard, "it trains")
+    layer.data[6] = phantom[1].labels[6]
+    layer.selected_label = 2
+    layer.paint((6, 20, 20), 2)
+    line = find(painted, "which paint the training knows")
+    wait_until(lambda: line.text().startswith("Learning from what you painted"), "it learns")
+    wait_until(lambda: not painted.train.job.running, "it ends")
+    assert any(each is not None for each in shown)
+    checkpoint = session.model.checkpoint
+    assert checkpoint.step > 0 and checkpoint.score is not None
+    assert session.image is not None and isinstance(layer.data, SparseLabels)
+
+
+def test_a_training_on_blocks_is_the_one_on_an_array(phantom):
+    volume, truth = phantom
+    dense = np.zeros_like(truth.labels)
+    blocks = SparseLabels(dense.shape, dense.dtype)
+    for labels in (dense, blocks):
+        for axis, index in SLICES:
+            plane = slice_region(dense.shape, axis, index)
+            labels[plane] = truth.labels[plane]
+    config = TrainingConfig(steps=3, seed=1, device="cpu")
+    one, other = (
+        list(train(Case(volume, Annotation(labels, truth.classes)), config))[-1].checkpoint
+        for labels in (dense, blocks)
+    )
+    assert one.progress["counts"] == other.progress["counts"]
+    assert one.score == pytest.approx(other.score)
+    for name, weights in one.weights.items():
+        np.testing.assert_array_equal(weights.numpy(), other.weights[name].numpy(), name)
+
+
+def test_only_a_part_of_a_large_slice_is_previewed(napari_viewer, painted, stand_in, monkeypatch):
+    monkeypatch.setattr(preview, "PART", 20)
+    asked = []
+    monkeypatch.setattr(painted.train.job, "send", lambda value, **_: asked.append(value))
+    live_preview = painted.train._preview
+    monkeypatch.setattr(live_preview, "_send", asked.append)
+    layer = painted.session.annotation
+    show_slice(napari_viewer, layer, 1, 30)
+    live_preview.start()
+    for center, sides in (((0, 0), (0, 0)), ((9999, 9999), (4, 32)), ((12, 26), (2, 16))):
+        world = layer.data_to_world((center[0], 30, center[1]))
+        napari_viewer.scene.camera.center = (0, world[0], world[2])
+        live_preview._ask()
+        z, x = sides
+        assert asked[-1].region == (slice(z, z + 20), slice(30, 31), slice(x, x + 20))
