@@ -87,7 +87,7 @@ class PackedBlock:
 def _seen_lately(block: PackedBlock) -> NDArray[Any]:
     # Who looks at the neighbors of every voxel comes back to the same blocks again and again.
     labels = block.unpack()
-    labels.flags.writeable = False
+    labels.setflags(write=False)
     return labels
 
 

@@ -113,7 +113,7 @@ def new_annotation(image: Image, volume: Volume) -> Labels:
 def new_prediction(image: Image, volume: Volume, classes: Sequence[LabelClass]) -> Labels:
     """Make an empty overlay for a prediction: background transparent, not editable."""
     layer = Labels(
-        np.zeros(volume.shape, dtype=np.uint8),
+        labels_for(volume.shape, np.uint8),
         name=f"{volume.name} prediction",
         opacity=PREDICTION_OPACITY,
         **geometry_of(image),
@@ -126,7 +126,7 @@ def new_prediction(image: Image, volume: Volume, classes: Sequence[LabelClass]) 
 def empty_prediction(layer: Labels, classes: Sequence[LabelClass]) -> None:
     """Give a prediction overlay fresh labels, all 0, that can hold these classes."""
     # A new array: the old one may still be on its way to a file.
-    layer.data = np.zeros(layer.data.shape, dtype=np.min_scalar_type(max(c.id for c in classes)))
+    layer.data = labels_for(layer.data.shape, np.min_scalar_type(max(c.id for c in classes)))
     layer.editable = False
     note(layer, confidence=None)
     set_classes(layer, classes)

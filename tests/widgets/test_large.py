@@ -11,6 +11,7 @@ from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.files import read_annotation, write_volume
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region
+from napari_volseg.inference.predict import predict_volume
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training.loop import train
 from napari_volseg.widgets import large, preview
@@ -18,6 +19,7 @@ from napari_volseg.widgets.contributions import read_layers
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, show_slice
 from napari_volseg.widgets.recovery import RecoveryStrip
+from napari_volseg.widgets.review import OBJECTS
 from tests.widgets.conftest import close
 from tests.widgets.hands import find, live, paint, press, wait_until
 
@@ -177,3 +179,32 @@ def test_only_a_part_of_a_large_slice_is_previewed(napari_viewer, painted, stand
         live_preview._ask()
         z, x = sides
         assert asked[-1].region == (slice(z, z + 20), slice(30, 31), slice(x, x + 20))
+
+
+def test_a_prediction_is_shown_saved_and_tells_what_to_paint_next(
+    painted, phantom, model, tmp_path, monkeypatch, no_errors
+):
+    volume, _ = phantom
+    session = painted.session
+    session.set_model(model)
+    press(painted, "step Predict")
+    find(painted, "show uncertainty").setChecked(True)
+    press(painted, "predict")
+    wait_until(lambda: not painted.predict.job.running, "it is predicted")
+    mask = whole(session.prediction.data)
+    np.testing.assert_array_equal(mask, predict_volume(model.checkpoint, volume))
+    (shown,) = (x for x in painted._viewer.layers if "uncertainty" in x.name)
+    assert whole(shown.data).any()
+    path = tmp_path / "mask.ome.zarr"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    press(painted, "save the mask")
+    wait_until(path.exists, "it is written")
+    np.testing.assert_array_equal(read_annotation(path).labels, mask)
+    press(painted, "step Annotate")
+    suggested = painted.annotate.paint_next
+    wait_until(lambda: not suggested.job.running, "slices are ranked")
+    assert len(suggested._found) == 5
+    press(painted, "step Review")
+    painted.review.show_part(OBJECTS)
+    press(painted, "find objects")
+    assert find(painted, "objects found").text().startswith("This mask is too large")
