@@ -191,8 +191,10 @@ class SparseLabels:
         for index in _indices(box):
             whole = self._block_box(index)
             common = meet(box, whole)
-            block = self._unpacked(index)
-            block[relative(common, whole)] = values[relative(common, box)]
+            block = values[relative(common, box)]
+            if common != whole:
+                part, block = block, self._unpacked(index)
+                block[relative(common, whole)] = part
             self._put(index, block)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from napari_volseg.data.volume import Volume
 
 SMALL_PART = 1 / 16
-"""Of the free memory, what an array of labels may take. Training and prediction keep several
-of them, of up to four bytes a voxel."""
+"""Of the free memory, what an array of labels may take: paint, targets, mask, uncertainty and
+objects together take about sixteen bytes a voxel."""
 
 
 def is_large(shape: Sequence[int]) -> bool:
