@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
-
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.volume import Volume
 
 UNLABELED = 0
@@ -77,7 +77,7 @@ class Annotation:
 
     Attributes
     ----------
-    labels : uint8 or uint16 (Z, Y, X)
+    labels : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
         0 is unlabeled (weight 0 in every loss); 1, 2, ... are classes, 1 the background.
     classes : tuple of LabelClass
         Sorted by id; every id painted is among them. Empty means: derive from the labels.
@@ -90,7 +90,7 @@ class Annotation:
         For labels that are not a 3D array of small non-negative integers.
     """
 
-    labels: NDArray[np.uint8] | NDArray[np.uint16] = field(repr=False)
+    labels: AnyLabels = field(repr=False)
     classes: tuple[LabelClass, ...] = ()
     complete: frozenset[tuple[int, int]] = frozenset()
 
@@ -125,7 +125,7 @@ class Case:
     ----------
     volume : Volume
     annotation : Annotation
-    proposals : uint8 or uint16 (Z, Y, X), optional
+    proposals : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``, optional
         Labels that nobody painted, to be trained on with less weight; 0 where there is none.
         Where there is paint, they do not count.
 
@@ -137,7 +137,7 @@ class Case:
 
     volume: Volume
     annotation: Annotation
-    proposals: NDArray[np.unsignedinteger] | None = field(default=None, repr=False)
+    proposals: AnyLabels | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.volume.shape != self.annotation.labels.shape:
@@ -160,8 +160,10 @@ class Case:
             )
 
 
-def count_labels(labels: NDArray[np.integer]) -> dict[int, int]:
+def count_labels(labels: AnyLabels) -> dict[int, int]:
     """Return the voxels of each label (Z, Y, X) but 0 that there are some of."""
+    if isinstance(labels, SparseLabels):
+        return labels.counts()
     total = np.zeros(1, dtype=np.int64)
     # Plane by plane: bincount makes a copy of eight bytes a voxel.
     for plane in labels:

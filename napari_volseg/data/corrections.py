@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.history import Act, Patch, make_act, unpack
-from napari_volseg.data.journal_log import BLOCK_SIZE, block_box
+from napari_volseg.data.sparse_labels import BLOCK_SIZE, block_box
 from napari_volseg.data.tiles import meet, relative
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_volseg.data.journal_log import Index
+    from napari_volseg.data.sparse_labels import AnyLabels, Index
     from napari_volseg.data.tiles import Region
 
 CORRECTIONS = "corrections"
@@ -86,8 +86,8 @@ class Corrections:
             for p in patches
         )
 
-    def taken_out(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Return labels (Z, Y, X) without what is marked; the same array if nothing is."""
+    def taken_out(self, labels: AnyLabels) -> AnyLabels:
+        """Return labels (Z, Y, X) without what is marked; the same ones if nothing is."""
         if not self.blocks:
             return labels
         left = labels.copy()
@@ -95,6 +95,7 @@ class Corrections:
             block = left[block_box(index)]
             z, y, x = block.shape
             block[self._marks(index)[:z, :y, :x]] = UNLABELED
+            left[block_box(index)] = block
         return left
 
     def _marks(self, index: Index) -> NDArray[np.bool_]:

@@ -15,13 +15,14 @@ from napari_volseg.data.atomic import replacing
 from napari_volseg.data.contents import Contents
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.labels import as_labels
-from napari_volseg.data.reading import reading
+from napari_volseg.data.reading import lazy, reading
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from napari_volseg.data.sparse_labels import AnyLabels
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ _FORMATS = (
     _ZARR,
     _Format((".npy",), numpy_file.read, numpy_file.write),
 )
+_READ = (64, 256, 256)
+"""Voxels of sparse labels that are made an array of at once."""
+
 SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.suffixes)
 """Suffixes of the formats that can be read and written, longer ones first."""
 
@@ -132,7 +136,7 @@ def read_classes(path: str | Path) -> tuple[LabelClass, ...]:
 
 def write_labels(
     path: str | Path,
-    labels: NDArray[np.uint8] | NDArray[np.uint16],
+    labels: AnyLabels,
     volume: Volume,
     classes: Sequence[LabelClass] = (),
 ) -> None:
@@ -142,7 +146,8 @@ def write_labels(
     ----------
     path : str or Path
         Its suffix, one of ``SUFFIXES``, decides on the format.
-    labels : uint8 or uint16 (Z, Y, X)
+    labels : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
+        Sparse ones are read slab by slab where the format can be written so (TIFF, OME-Zarr).
     volume : Volume
         What was segmented. A NIfTI's header and OME metadata are written back as they were.
     classes : sequence of LabelClass
@@ -155,13 +160,14 @@ def write_labels(
         place that cannot be written to.
     """
     path = Path(path)
-    annotation = _annotation(np.asarray(labels), tuple(classes), path)
+    sparse = isinstance(labels, SparseLabels)
+    annotation = _annotation(labels if sparse else np.asarray(labels), tuple(classes), path)
     if annotation.labels.shape != volume.shape:
         raise InputError(
             f"{path}: labels of shape {annotation.labels.shape} do not fit {volume.name} "
             f"of shape {volume.shape}"
         )
-    image = annotation.labels[None]
+    image = lazy(labels, path, _READ)[None] if sparse else annotation.labels[None]
     _write(path, replace(contents_of(volume), image=image, classes=annotation.classes))
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from napari_volseg.data.tiles import around, box_size, relative
+from napari_volseg.data.sparse_labels import SparseLabels, labeled_boxes
+from napari_volseg.data.tiles import around, box_size, relative, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
 
 LARGEST_PATCH = 64**3
@@ -125,9 +127,16 @@ class Exchange:
     act: Act
     values: tuple[NDArray[Any], ...]
     opposite: Act
+    after: SparseLabels | None = None
+    """What sparse labels become. They hold no array that could be written to in no time."""
 
-    def put(self, labels: NDArray[Any]) -> NDArray[Any]:
+    def put(self, labels: AnyLabels) -> AnyLabels:
         """Put the act into labels, in place unless their type changes, and return them."""
+        if self.after is not None:
+            if labels.dtype != self.after.dtype:
+                return self.after
+            labels.adopt(self.after, [patch.box for patch in self.act.patches])
+            return labels
         if labels.dtype.str != self.act.dtype:
             labels = labels.astype(self.act.dtype)
         for patch, values in zip(self.act.patches, self.values, strict=True):
@@ -163,9 +172,22 @@ def make_act(
     return Act(name, values.dtype.str, tuple(patches), classes)
 
 
+def removal(labels: AnyLabels, classes: tuple[LabelClass, ...], class_id: int, into: int) -> Act:
+    """Make an act that removes one of some classes; its voxels get another label."""
+    left = tuple(c for c in classes if c.id != class_id)
+    name = "remove a class"
+    patches: list[Patch] = []
+    sparse = isinstance(labels, SparseLabels)
+    for box in labeled_boxes(labels) if sparse else [whole_region(labels.shape)]:
+        before = labels[box]
+        after = np.where(before == class_id, labels.dtype.type(into), before)
+        patches += make_act(name, box, after, before).patches
+    return Act(name, labels.dtype.str, tuple(patches), left)
+
+
 def exchange(
     act: Act,
-    labels: NDArray[Any],
+    labels: AnyLabels,
     classes: tuple[LabelClass, ...],
     marks: tuple[Patch, ...] = (),
 ) -> Exchange:
@@ -190,6 +212,11 @@ def exchange(
         act.unsaid,
         act.said,
     )
+    if isinstance(labels, SparseLabels):
+        after = labels.astype(act.dtype)
+        for patch in act.patches:
+            after[patch.box] = unpack(patch, act.dtype)
+        return Exchange(act, (), opposite, after)
     return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
 
 

@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,8 @@ from platformdirs import user_data_path
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history_log import HistoryLog, read_history
 from napari_volseg.data.journal_log import (
-    BLOCK_SIZE,
     SAVED,
-    Index,
     JournalHeader,
-    block_box,
     block_record,
     header_record,
     read_log,
@@ -35,14 +33,16 @@ from napari_volseg.data.journal_log import (
 )
 from napari_volseg.data.record_file import Place, RecordFile
 from napari_volseg.data.review_state import ReviewLog, ReviewState, read_review
+from napari_volseg.data.sparse_labels import BLOCK_SIZE, SparseLabels, block_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_volseg.data.history import History
+    from napari_volseg.data.sparse_labels import AnyLabels, Index
 
 LOG = "labels.log"
 LOCK_SECONDS = 10.0
@@ -76,8 +76,13 @@ class Recovery:
     reviewed: int
     in_file: bool
 
-    def labels(self) -> NDArray[Any]:
+    def labels(self, empty: Callable[..., AnyLabels] = np.zeros) -> AnyLabels:
         """Return the labels, in the header's shape and dtype.
+
+        Parameters
+        ----------
+        empty : callable (shape, dtype), optional
+            Makes what they are put into.
 
         Raises
         ------
@@ -90,7 +95,9 @@ class Recovery:
                 f"the annotation of {self.header.name} is gone: another window recovered or "
                 "discarded it; look there"
             )
-        return log.labels()
+        labels = empty(self.header.shape, self.header.dtype)
+        log.put_into(labels)
+        return labels
 
     def history(self) -> History:
         """Return what can be undone and redone; needed before `discard`."""
@@ -149,7 +156,7 @@ class Journal:
             self.header = header
             self._saved = False
 
-    def record(self, labels: NDArray[Any]) -> int:
+    def record(self, labels: AnyLabels) -> int:
         """Write the blocks that changed since the last call, and force them to disk.
 
         The labels may be painted meanwhile: what is missed or half seen is written by
@@ -157,7 +164,7 @@ class Journal:
 
         Parameters
         ----------
-        labels : integer (Z, Y, X), numpy or another array that can be sliced
+        labels : integer (Z, Y, X), numpy or ``SparseLabels``
             Of the header's shape and dtype.
 
         Returns
@@ -199,7 +206,7 @@ class Journal:
         self._review.write(review)
         self._reviewed = len(review.kept)
 
-    def mark_saved(self, labels: NDArray[Any]) -> bool:
+    def mark_saved(self, labels: AnyLabels) -> bool:
         """Note that a named file holds ``labels``; nothing is offered until more is painted.
 
         Returns
@@ -242,11 +249,14 @@ class Journal:
         finally:
             self._lock.release()
 
-    def _fits(self, labels: NDArray[Any]) -> bool:
+    def _fits(self, labels: AnyLabels) -> bool:
         return (labels.shape, labels.dtype) == (self.header.shape, np.dtype(self.header.dtype))
 
-    def _changes(self, labels: NDArray[Any]) -> Iterator[tuple[Index, NDArray[Any] | None, bytes]]:
+    def _changes(self, labels: AnyLabels) -> Iterator[tuple[Index, NDArray[Any] | None, bytes]]:
         """Yield index, voxels (None: nothing painted) and digest of the changed blocks."""
+        if isinstance(labels, SparseLabels):
+            yield from self._changes_of_sparse(labels)
+            return
         grid = [-(-size // BLOCK_SIZE) for size in labels.shape]
         for z, y, x in np.ndindex(*grid):
             block, digest = None, UNPAINTED
@@ -257,6 +267,17 @@ class Journal:
                 digest = hashlib.blake2b(block.data, digest_size=16).digest()
             if digest != self._digests.get((z, y, x), UNPAINTED):
                 yield (z, y, x), block, digest
+
+    def _changes_of_sparse(
+        self, labels: SparseLabels
+    ) -> Iterator[tuple[Index, NDArray[Any] | None, bytes]]:
+        blocks = labels.blocks()
+        for index, block in sorted(blocks.items(), key=itemgetter(0)):
+            if block.digest != self._digests.get(index, UNPAINTED):
+                yield index, block.labels, block.digest
+        for index, digest in self._digests.items():
+            if digest != UNPAINTED and index not in blocks:
+                yield index, None, UNPAINTED
 
     def _compact(self) -> None:
         """Rewrite the log with the last record of each block only."""

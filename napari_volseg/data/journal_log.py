@@ -16,6 +16,8 @@ import numpy as np
 
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import block_box
+from napari_volseg.data.tiles import meet, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,12 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_volseg.data.tiles import Region
-
-Index = tuple[int, int, int]
+    from napari_volseg.data.sparse_labels import AnyLabels, Index
 
 HEADER, LABELS, SAVED = b"H", b"B", b"S"
-BLOCK_SIZE = 64
 MAGIC = b"vsj1"
 RECORD = struct.Struct("<4scII")
 """Magic, kind, length of the payload, CRC-32 of kind and payload."""
@@ -96,21 +95,14 @@ class Log:
         """Return how many voxels are not 0."""
         return sum(int(BLOCK.unpack_from(payload)[3]) for payload in self.blocks.values())
 
-    def labels(self) -> NDArray[Any]:
-        """Return the labels in the header's shape and dtype."""
-        labels = np.zeros(self.header.shape, self.header.dtype)
+    def put_into(self, labels: AnyLabels) -> None:
+        """Put the labels into empty ones of the header's shape and dtype."""
         stored = labels.dtype.newbyteorder("<")
         for index, payload in self.blocks.items():
             if voxels := payload[BLOCK.size :]:
-                block = labels[block_box(index)]
-                block[...] = np.frombuffer(zlib.decompress(voxels), stored).reshape(block.shape)
-        return labels
-
-
-def block_box(index: Index) -> Region:
-    """Return the box of a block; the last ones of an axis reach beyond the labels."""
-    z, y, x = (slice(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE) for i in index)
-    return z, y, x
+                box = meet(block_box(index), whole_region(labels.shape))
+                sides = [side.stop - side.start for side in box]
+                labels[box] = np.frombuffer(zlib.decompress(voxels), stored).reshape(sides)
 
 
 def header_record(header: JournalHeader) -> bytes:

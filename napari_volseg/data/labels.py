@@ -8,12 +8,17 @@ import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import tile_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALL_LABELED = -1
 """A value that no label has: with it as the unlabeled one, every voxel is labeled."""
+
+READ_AT_ONCE = (64, 256, 256)
+"""Voxels of an image of labels, where it is too large to be read at once."""
 
 _LARGEST = int(np.iinfo(np.uint16).max)
 
@@ -69,3 +74,26 @@ def as_labels(
     labels = np.zeros(values.shape, np.uint16)
     labels[kept] = rest.astype(np.uint16) + np.uint16(shift)
     return labels.astype(np.uint8) if high <= np.iinfo(np.uint8).max else labels
+
+
+def as_sparse_labels(image: Any, where: str) -> SparseLabels:
+    """Return an image (Z, Y, X) of labels, 0 unlabeled, of which it is never held all.
+
+    Parameters
+    ----------
+    image : array, lazy
+    where : str
+        A file or a layer, named in errors.
+
+    Raises
+    ------
+    InputError
+        As ``as_labels``.
+    """
+    labels = SparseLabels(image.shape, np.uint8)
+    for tile in tile_grid(labels.shape, READ_AT_ONCE):
+        found = as_labels(np.asarray(image[tile.write]), where)
+        if found.dtype.itemsize > labels.dtype.itemsize:
+            labels = labels.astype(found.dtype)
+        labels[tile.write] = found
+    return labels

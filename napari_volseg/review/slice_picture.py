@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.volume import Volume
 
 OPACITY = 0.55
@@ -76,7 +77,7 @@ def resize(
 
 def thumbnail(
     volume: Volume,
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     classes: Sequence[LabelClass],
     axis: int,
     index: int,
@@ -86,7 +87,7 @@ def thumbnail(
 
     Parameters
     ----------
-    labels : unsigned integer (Z, Y, X)
+    labels : unsigned integer (Z, Y, X), numpy or ``SparseLabels``
         Background and what is no class are left transparent.
     axis, index : int
         Axis 0, 1, 2 is z, y, x.
@@ -100,7 +101,8 @@ def thumbnail(
     height, width = np.delete(np.multiply(volume.shape, volume.spacing), axis)
     scale = min(box[0] / width, box[1] / height)
     size = (max(round(width * scale), NARROWEST), max(round(height * scale), NARROWEST))
-    image, drawn = read_slice(volume, axis, index), np.take(labels, index, axis)
+    image = read_slice(volume, axis, index)
+    drawn = labels[slice_region(volume.shape, axis, index)].squeeze(axis)
     # Two voxels to a pixel are enough to average.
     rows, columns = (max(n // (2 * p), 1) for n, p in zip(drawn.shape, size[::-1], strict=True))
     image, drawn = image[:, ::rows, ::columns], drawn[::rows, ::columns]

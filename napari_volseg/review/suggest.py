@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, Annotation, Case
+from napari_volseg.data.annotation import VIEW_OF_AXIS, Annotation, Case
 from napari_volseg.data.cells import Triple, cells_along, choose_cell, join_cells
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import is_labeled, labeled_per_slice, labeled_positions
 from napari_volseg.inference.predict import predict
 from napari_volseg.review.uncertainty import normalized_entropy
 
@@ -290,10 +291,10 @@ def known_from_paint(
         By the distance along each axis: slices across it are what is met on the way.
     """
     cells = uncertainty.doubt.shape[1:]
-    if annotation is None or not annotation.labels.any():
+    if annotation is None or not is_labeled(annotation.labels):
         return np.zeros(cells, np.float32), [np.zeros(cells, np.float32) for _ in range(3)]
-    joined = join_cells(annotation.labels[None], (0, 0, 0), uncertainty.cell, np.maximum)
-    unpainted = joined[0] == UNLABELED
+    unpainted = np.ones(cells, bool)
+    unpainted[tuple((labeled_positions(annotation.labels)[0] // uncertainty.cell).T)] = False
     edges = np.multiply(uncertainty.cell, uncertainty.spacing)
 
     def fade(sampling: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -320,10 +321,9 @@ def voxels_left(shape: Triple, annotation: Annotation | None) -> list[NDArray[np
     left = [np.full(n, math.prod(shape) // n) for n in shape]
     if annotation is None:
         return left
-    for axis, voxels in enumerate(left):
-        others = tuple(a for a in range(3) if a != axis)
+    for voxels, painted in zip(left, labeled_per_slice(annotation.labels), strict=True):
         area = voxels[0]
-        voxels -= np.count_nonzero(annotation.labels, axis=others)
+        voxels -= painted
         voxels[voxels < NEARLY * area] = 0
     for axis, index in annotation.complete:
         left[axis][index] = 0

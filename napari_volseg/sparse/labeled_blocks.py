@@ -122,7 +122,11 @@ def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Bloc
     for axis in range(3):
         edges = [a if n == axis else -(-BLOCK // a) * a for n, a in enumerate(align)]
         own, own_classes = voxels[axes == axis], classes[axes == axis]
-        corners, block = torch.unique(own // torch.tensor(edges), dim=0, return_inverse=True)
+        grid = [-(-n // e) for n, e in zip(case.volume.shape, edges, strict=True)]
+        # As one number each: rows of three take a hundred times as long to be compared.
+        z, y, x = (own // torch.tensor(edges)).T
+        numbers, block = torch.unique((z * grid[1] + y) * grid[2] + x, return_inverse=True)
+        corners = torch.stack(torch.unravel_index(numbers, grid), 1)
         by_block = torch.argsort(block)
         parts = torch.split(by_block, block.bincount(minlength=len(corners)).tolist())
         for corner, part in zip(corners.tolist(), parts, strict=True):

@@ -9,12 +9,21 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from napari_volseg.data.annotation import UNLABELED
-from napari_volseg.data.cells import choose_cell, join_cells
+from napari_volseg.data.cells import cells_along, choose_cell
+from napari_volseg.data.sparse_labels import (
+    SparseLabels,
+    block_box,
+    labeled_in_either,
+    labeled_per_slice,
+    labeled_positions,
+)
+from napari_volseg.data.tiles import crop_around, meet, whole_region
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
 
 LEAST_VOXELS = 50
@@ -66,8 +75,8 @@ class HeldOutPlaces:
 
 
 def locate_held_out(
-    trained: NDArray[np.int16],
-    held_out: NDArray[np.int16],
+    trained: AnyLabels,
+    held_out: AnyLabels,
     spacing: tuple[float, float, float],
 ) -> HeldOutPlaces:
     """Tell where the held-out voxels of a volume are.
@@ -77,27 +86,27 @@ def locate_held_out(
 
     Parameters
     ----------
-    trained, held_out : int16 (Z, Y, X)
+    trained, held_out : int16 (Z, Y, X), numpy or ``SparseLabels``
         Class index, ``IGNORE`` elsewhere.
     spacing : (z, y, x)
     """
-    held, is_trained = held_out != IGNORE, trained != IGNORE
-    positions = np.argwhere(held).astype(np.int32)
-    axes, index = painted_slices(held | is_trained, positions)
+    positions, classes = labeled_positions(held_out, IGNORE)
+    axes, index = painted_slices(labeled_in_either(trained, held_out, IGNORE), positions)
     slices, slice_of = np.unique(np.stack([axes, index]), axis=1, return_inverse=True)
     z, y, x = trained.shape
     cell = choose_cell((z, y, x), spacing, MOST_CELLS)
-    has_trained = join_cells(is_trained[None], (0, 0, 0), cell, np.maximum)[0]
+    has_trained = np.zeros(cells_along((z, y, x), cell), bool)
+    has_trained[tuple((labeled_positions(trained, IGNORE)[0] // cell).T)] = True
     edges = np.multiply(cell, spacing)
     distance = distance_transform_edt(~has_trained, sampling=edges).astype(np.float32)
     reach = float(np.median(distance))
     away = distance[tuple((positions // cell).T)]
-    farthest = np.sort(away[held_out[held] > 0])[::-1]
+    farthest = np.sort(away[classes > 0])[::-1]
     few = LEAST_VOXELS - 1
     checked = farthest[few] if len(farthest) > few else -1.0
     return HeldOutPlaces(
         shape=trained.shape,
-        voxels=np.flatnonzero(held),
+        voxels=np.ravel_multi_index(tuple(positions.T), trained.shape),
         slice_of=slice_of.reshape(-1),
         slice_axes=slices[0].astype(np.int8),
         far=away > reach,
@@ -107,42 +116,48 @@ def locate_held_out(
 
 
 def painted_slices(
-    painted: NDArray[np.bool_], positions: NDArray[np.int32]
+    painted: AnyLabels, positions: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tell for painted voxels (N, 3) which slice each was painted on: its axis, and its index.
 
     As ``slice_axes``; where slices cross, the one with the most paint.
     """
     beside = painted_beside(painted, positions).astype(np.float64)
-    for axis, size in enumerate(painted.shape):
-        others = tuple(a for a in range(3) if a != axis)
+    for axis, held in enumerate(labeled_per_slice(painted)):
         # Less than 1, so that it decides between equals only.
-        part = np.count_nonzero(painted, axis=others) / (painted.size // size + 1)
+        part = held / (painted.size // len(held) + 1)
         beside[axis] -= part[positions[:, axis]]
     axes = beside.argmin(0)
     return axes, np.take_along_axis(positions, axes[:, None], axis=1)[:, 0].astype(np.int64)
 
 
-def slice_axes(painted: NDArray[np.generic], positions: NDArray[np.int32]) -> NDArray[np.int8]:
+def slice_axes(painted: AnyLabels, positions: NDArray[np.int32]) -> NDArray[np.int8]:
     """Tell for painted voxels (N, 3) which axis the slice that they were painted on is across.
 
     It is the axis along which the fewest neighbors are painted too; the first of equals.
 
     Parameters
     ----------
-    painted : labels or bool (Z, Y, X)
+    painted : labels or bool (Z, Y, X), numpy or ``SparseLabels``
         0 where nothing is painted.
     """
     axes: NDArray[np.int8] = painted_beside(painted, positions).argmin(0).astype(np.int8)
     return axes
 
 
-def painted_beside(painted: NDArray[np.generic], positions: NDArray[np.int32]) -> NDArray[np.int8]:
+def painted_beside(painted: AnyLabels, positions: NDArray[np.int32]) -> NDArray[np.int8]:
     """Count the painted neighbors along each axis, int8 (3, N), beyond the border mirrored.
 
     So slices that cross do so at the border, too.
     """
     neighbors = np.zeros((3, len(positions)), dtype=np.int8)
+    if isinstance(painted, SparseLabels):
+        for index, which, _ in painted.by_block(positions.T):
+            core = meet(block_box(index), whole_region(painted.shape))
+            seen, _ = crop_around(core, (1, 1, 1), (1, 1, 1), painted.shape)
+            start = np.array([side.start for side in seen], np.int32)
+            neighbors[:, which] = painted_beside(painted[seen], positions[which] - start)
+        return neighbors
     for axis, size in enumerate(painted.shape):
         if size == 1:
             continue

@@ -18,6 +18,12 @@ from napari_volseg.data.intensity import (
     pooled_intensity,
     standardize,
 )
+from napari_volseg.data.sparse_labels import (
+    labeled_in_either,
+    labeled_per_slice,
+    labeled_positions,
+    unlabeled_like,
+)
 from napari_volseg.data.tiles import Region, cut_block, read_block
 from napari_volseg.sparse.hold_out import Blocks, empty_blocks, share_out
 from napari_volseg.sparse.places import HeldOutPlaces, locate_held_out, slice_axes
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.sparse.config import TrainingConfig
 
@@ -47,9 +54,9 @@ class PoolCase:
     volume : Volume
     intensity : Intensity
         What standardizes its gray values.
-    target : int16 (Z, Y, X)
+    target : int16 (Z, Y, X), numpy or, as the annotation, ``SparseLabels``
         Class index of the voxels to train on, ``IGNORE`` elsewhere.
-    held_out : int16 (Z, Y, X)
+    held_out : int16 (Z, Y, X), numpy or ``SparseLabels``
         Class index of the voxels to judge by, ``IGNORE`` elsewhere.
     voxels : tuple of int32 (N, 3)
         Positions to train on, one array for each class.
@@ -65,8 +72,8 @@ class PoolCase:
 
     volume: Volume
     intensity: Intensity
-    target: NDArray[np.int16] = field(repr=False)
-    held_out: NDArray[np.int16] = field(repr=False)
+    target: AnyLabels = field(repr=False)
+    held_out: AnyLabels = field(repr=False)
     voxels: tuple[NDArray[np.int32], ...] = field(repr=False)
     axes: tuple[NDArray[np.int8], ...] = field(repr=False)
     blocks: Blocks = field(repr=False)
@@ -81,13 +88,13 @@ class PoolCase:
     @cached_property
     def stroke_voxels(self) -> tuple[int, int]:
         """Labeled voxels that are on no slice that is painted whole, and all of them."""
-        labeled = (self.target != IGNORE) | (self.held_out != IGNORE)
-        strokes = labeled.copy()
-        for axis in range(3):
-            across = tuple(a for a in range(3) if a != axis)
-            whole = labeled.mean(axis=across) >= NEARLY_WHOLE
-            np.moveaxis(strokes, axis, 0)[whole] = False
-        return int(strokes.sum()), int(labeled.sum())
+        labeled = labeled_in_either(self.target, self.held_out, IGNORE)
+        positions, _ = labeled_positions(labeled)
+        strokes = np.ones(len(positions), bool)
+        for axis, held in enumerate(labeled_per_slice(labeled)):
+            whole = held / (labeled.size / len(held)) >= NEARLY_WHOLE
+            strokes &= ~whole[positions[:, axis]]
+        return int(strokes.sum()), len(positions)
 
     def read(self, region: Region) -> Tensor:
         """Return the standardized image of a region, float32 (C, z, y, x).
@@ -183,17 +190,17 @@ def build_pool(
     prepared = []
     decided: Sequence[NDArray[np.int8] | None] = uses or [None] * len(cases)
     for case, intensity, use in zip(cases, intensities, decided, strict=True):
-        target = to_target(case.annotation.labels, class_ids)
-        blocks = empty_blocks(target.shape, len(class_ids), case.volume.spacing, use)
-        positions = np.argwhere(target != IGNORE).astype(np.int32)
-        classes = target[tuple(positions.T)]
+        painted = case.annotation.labels
+        blocks = empty_blocks(painted.shape, len(class_ids), case.volume.spacing, use)
+        positions, labels = labeled_positions(painted)
+        classes = to_target(labels, class_ids)
         blocks = share_out(blocks, blocks.count(positions, classes), config.held_out, random)
         out = blocks.held_out(positions)
         voxels = tuple(positions[(classes == k) & ~out] for k in range(len(class_ids)))
-        axes = tuple(slice_axes(case.annotation.labels, found) for found in voxels)
-        held = np.full_like(target, IGNORE)
+        axes = tuple(slice_axes(painted, found) for found in voxels)
+        target, held = (unlabeled_like(painted, np.int16, IGNORE) for _ in range(2))
+        target[tuple(positions[~out].T)] = classes[~out]
         held[tuple(positions[out].T)] = classes[out]
-        target[tuple(positions[out].T)] = IGNORE
         prepared.append(
             PoolCase(
                 volume=case.volume,

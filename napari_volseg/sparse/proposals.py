@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.data.sparse_labels import labeled_boxes
 from napari_volseg.sparse.pool import pool_of, to_target
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import Case
+    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool, PoolCase
 
@@ -56,7 +59,7 @@ def with_proposals(pool: Pool, cases: Sequence[Case], config: TrainingConfig) ->
 def _add(
     own: PoolCase,
     case: Case,
-    proposals: NDArray[np.unsignedinteger],
+    proposals: AnyLabels,
     pool: Pool,
     config: TrainingConfig,
     random: np.random.Generator,
@@ -80,8 +83,8 @@ def _add(
 
 
 def draw_proposals(
-    labels: NDArray[np.unsignedinteger],
-    proposals: NDArray[np.unsignedinteger],
+    labels: AnyLabels,
+    proposals: AnyLabels,
     wanted: float,
     random: np.random.Generator,
 ) -> NDArray[np.int32]:
@@ -89,18 +92,19 @@ def draw_proposals(
 
     Parameters
     ----------
-    labels, proposals : unsigned integer (Z, Y, X)
+    labels, proposals : unsigned integer (Z, Y, X), numpy or ``SparseLabels``
         0 where nothing is painted, or proposed.
     """
 
-    def unpainted(z: int) -> NDArray[np.bool_]:
-        return np.asarray((proposals[z] != UNLABELED) & (labels[z] == UNLABELED))
+    def unpainted(box: Region) -> NDArray[np.bool_]:
+        return np.asarray((proposals[box] != UNLABELED) & (labels[box] == UNLABELED))
 
-    # Plane by plane: the proposals may be most of a large volume.
-    counts = [np.count_nonzero(unpainted(z)) for z in range(len(labels))]
+    # Box by box: the proposals may be most of a large volume.
+    boxes = labeled_boxes(proposals)
+    counts = [np.count_nonzero(unpainted(box)) for box in boxes]
     chance = wanted / max(1, sum(counts))
-    drawn = []
-    for z, count in enumerate(counts):
-        y, x = np.argwhere(unpainted(z))[random.random(count) < chance].T
-        drawn.append(np.stack([np.full_like(y, z), y, x], 1))
+    drawn = [np.zeros((0, 3), np.int64)]
+    for box, count in zip(boxes, counts, strict=True):
+        inside = np.argwhere(unpainted(box))[random.random(count) < chance]
+        drawn.append(inside + [side.start for side in box])
     return np.concatenate(drawn).astype(np.int32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.hold_out import share_out
 from napari_volseg.sparse.places import slice_axes
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 
 def relabel(
     pool: Pool,
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
     regions: Sequence[Region],
     part: float,
     random: np.random.Generator,
@@ -37,7 +39,7 @@ def relabel(
 
     Parameters
     ----------
-    labels : unsigned integer (Z, Y, X)
+    labels : unsigned integer (Z, Y, X), numpy or ``SparseLabels``
         All of them, as they are now; none but 0 and the pool's classes.
     regions : sequence of region
         Inside the volume; everywhere else the labels are as before. They may overlap.
@@ -54,7 +56,7 @@ def relabel(
     seen = [crop_around(region, (1,) * 3, (1,) * 3, case.target.shape)[0] for region in regions]
 
     def before(region: Region) -> NDArray[np.int16]:
-        return np.maximum(case.target[region], case.held_out[region])
+        return np.asarray(np.maximum(case.target[region], case.held_out[region]))
 
     def now(region: Region) -> NDArray[np.int16]:
         return to_target(labels[region], pool.class_ids)
@@ -113,12 +115,18 @@ def _grown(case: PoolCase, table: NDArray[np.int16], old: Sequence[int | None]) 
     no_voxels, no_axes = np.zeros((0, 3), np.int32), np.zeros(0, np.int8)
     return replace(
         case,
-        target=table[case.target],
-        held_out=table[case.held_out],
+        target=_looked_up(table, case.target),
+        held_out=_looked_up(table, case.held_out),
         voxels=tuple(no_voxels if k is None else case.voxels[k] for k in old),
         axes=tuple(no_axes if k is None else case.axes[k] for k in old),
         blocks=replace(case.blocks, counts=counts),
     )
+
+
+def _looked_up(table: NDArray[np.int16], target: AnyLabels) -> AnyLabels:
+    if isinstance(target, SparseLabels):
+        return target.map(lambda classes: table[classes], np.int16, IGNORE)
+    return np.asarray(table[target])
 
 
 def _labeled(
@@ -145,7 +153,7 @@ def _merge(
     k: int,
     gone: NDArray[np.int64],
     come: NDArray[np.int64],
-    labels: NDArray[np.integer],
+    labels: AnyLabels,
 ) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     """Return voxels and axes of a class without those that went and with those that came.
 

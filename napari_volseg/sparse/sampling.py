@@ -240,8 +240,11 @@ def read_target(case: PoolCase, positions: Tensor) -> Tensor:
     nearest = positions.round().long()
     last = torch.tensor(case.target.shape) - 1
     inside = ((nearest >= 0) & (nearest <= last)).all(-1)
-    z, y, x = nearest.clamp(min=torch.zeros(3, dtype=torch.long), max=last).unbind(-1)
-    values = torch.from_numpy(case.target)[z, y, x].long()
+    nearest = nearest.clamp(min=torch.zeros(3, dtype=torch.long), max=last)
+    low, high = nearest.flatten(0, 2).amin(0), nearest.flatten(0, 2).amax(0) + 1
+    box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    z, y, x = (nearest - low).unbind(-1)
+    values = torch.from_numpy(case.target[box])[z, y, x].long()
     return torch.where(inside, values, IGNORE)
 
 

@@ -28,7 +28,7 @@ def whole_image(case: PoolCase, device: torch.device) -> Tensor:
 
 def whole_target(case: PoolCase, device: torch.device) -> Tensor:
     """Class index of the voxels to train on, ``IGNORE`` elsewhere, int64 (1, Z, Y, X)."""
-    return torch.from_numpy(case.target).long()[None].to(device)
+    return torch.from_numpy(case.target[:]).long()[None].to(device)
 
 
 def resample(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -49,7 +49,7 @@ class Material:
     def own_labels(self, largest: int) -> None:
         """Copy the labels of the first case, once: they are about to change, up to a label."""
         labels = self.cases[0].annotation.labels
-        dtype = np.result_type(labels, np.min_scalar_type(largest))
+        dtype = np.result_type(labels.dtype, np.min_scalar_type(largest))
         if not self._own or labels.dtype != dtype:
             self._put(labels=labels.astype(dtype))
             self._own = True

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import pooled_intensity
+from napari_volseg.data.sparse_labels import identified
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.evidence import Evidence
@@ -117,9 +118,9 @@ def fingerprint(cases: Sequence[Case], config: TrainingConfig) -> str:
     for case in cases:
         digest.update(case.volume.name.encode())
         digest.update(repr(case.annotation.class_ids).encode())
-        digest.update(case.annotation.labels.tobytes())
+        digest.update(identified(case.annotation.labels))
         if case.proposals is not None and config.proposal_weight:
-            digest.update(case.proposals.tobytes())
+            digest.update(identified(case.proposals))
     return digest.hexdigest()
 
 

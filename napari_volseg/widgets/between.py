@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QProgressBar, QWidget
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import unlabeled_like
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.widgets.acts import act_on, acting
 from napari_volseg.widgets.jobs import Job
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Labels
-    from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.review.between import Proposal
     from napari_volseg.widgets.session import Session
@@ -56,7 +56,7 @@ class BetweenPanel(QWidget):
         self.job = Job(self)
         self._layer: Labels | None = None
         # What is proposed; the layer shows only the stripes of it.
-        self._proposed: NDArray[np.unsignedinteger] | None = None
+        self._proposed: AnyLabels | None = None
         self._axis = 0
         self._slices: set[int] = set()
         self._build()
@@ -143,7 +143,7 @@ class BetweenPanel(QWidget):
             return
         self.dismiss()
         self._axis = axis
-        self._proposed = np.zeros_like(annotation.data)
+        self._proposed = unlabeled_like(annotation.data, annotation.data.dtype)
         labels = annotation.data.copy()
         self.job.start(propose_on, volume, labels, axis, index, corrections_of(annotation))
         self._show()

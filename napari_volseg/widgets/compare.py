@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_volseg.data.annotation import BACKGROUND, VIEW_OF_AXIS
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.units import short_unit
 from napari_volseg.widgets.differences import Differences
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
@@ -349,7 +350,7 @@ class ComparePanel(QWidget):
 def _copied(layer: Labels) -> Any:
     """Return a layer's labels, which painting changes no more; (Z, Y, X), or lazy ones."""
     labels = layer.data[0] if layer.multiscale else layer.data
-    return labels.copy() if isinstance(labels, np.ndarray) else labels
+    return labels.copy() if isinstance(labels, np.ndarray | SparseLabels) else labels
 
 
 def _table(columns: Sequence[str], name: str, tip: str) -> QTableWidget:

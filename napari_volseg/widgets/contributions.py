@@ -8,7 +8,6 @@ import numpy as np
 
 from napari_volseg.data import phantom, samples
 from napari_volseg.data.annotation import (
-    UNLABELED,
     Annotation,
     LabelClass,
     count_labels,
@@ -16,9 +15,11 @@ from napari_volseg.data.annotation import (
 )
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_classes, read_volume, write_labels
-from napari_volseg.data.labels import as_labels
+from napari_volseg.data.labels import as_labels, as_sparse_labels
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import layer_geometry, volume_from_layer
+from napari_volseg.widgets.large import is_large
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     ANNOTATION_OPACITY,
@@ -30,7 +31,7 @@ from napari_volseg.widgets.layers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from napari_volseg.data.sparse_labels import AnyLabels
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -59,7 +60,9 @@ def read_layers(path: str) -> list[LayerTuple]:
     classes = read_classes(path)
     if not classes:
         return image_layers(volume)
-    labels = as_labels(np.asarray(volume.image[0]), path)
+    image = volume.image[0]
+    large = is_large(volume.shape)
+    labels = as_sparse_labels(image, path) if large else as_labels(np.asarray(image), path)
     return [labels_layer(Annotation(labels, classes), volume, volume.name)]
 
 
@@ -86,7 +89,8 @@ def labels_layer(annotation: Annotation, volume: Volume, name: str) -> LayerTupl
 
     The background of dense labels is transparent; sparse labels are noted as an annotation.
     """
-    sparse = bool((annotation.labels == UNLABELED).any())
+    labels = annotation.labels
+    sparse = sum(count_labels(labels).values()) < labels.size
     noted = {"volume": volume, "classes": annotation.classes}
     if sparse:
         noted["role"] = ANNOTATION
@@ -114,11 +118,13 @@ def write_labels_layer(path: str, data: Any, attributes: Mapping[str, Any]) -> l
     where = f"layer {attributes['name']}"
     if attributes.get("multiscale") or data.ndim != 3:
         raise InputError(f"{where} is not one 3D array (z, y, x) and cannot be saved as a mask")
-    labels = as_labels(np.asarray(data), where)
+    labels = data if isinstance(data, SparseLabels) else as_labels(np.asarray(data), where)
     noted = attributes["metadata"].get(METADATA, {})
     volume = noted.get("volume")
     if not isinstance(volume, Volume) or volume.shape != labels.shape:
-        volume = volume_from_layer(labels[None], attributes)
+        # Only its shape is looked at.
+        image = np.broadcast_to(np.zeros((), labels.dtype), (1, *labels.shape))
+        volume = volume_from_layer(image, attributes)
     write_labels(path, labels, volume, _all_classes(noted.get("classes", ()), labels))
     return [path]
 
@@ -139,7 +145,7 @@ def mni152_head() -> list[LayerTuple]:
     return _sample(*samples.mni152())
 
 
-def _all_classes(known: Sequence[LabelClass], labels: NDArray[Any]) -> tuple[LabelClass, ...]:
+def _all_classes(known: Sequence[LabelClass], labels: AnyLabels) -> tuple[LabelClass, ...]:
     """Add classes for ids that were painted without being among the known ones."""
     missing = default_classes(sorted(set(count_labels(labels)) - {c.id for c in known}))
     return tuple(sorted((*known, *missing), key=lambda c: c.id))

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_volseg.data.journal import Recovery, recoverable
 from napari_volseg.widgets.autosave import SAVED, SAVING, Autosave
+from napari_volseg.widgets.large import labels_for
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     ANNOTATION_OPACITY,
@@ -128,7 +129,7 @@ class Journaling(QWidget):
         strip.setEnabled(False)
         self._background.run(
             lambda: (
-                strip.recovery.labels(),
+                strip.recovery.labels(labels_for),
                 strip.recovery.history(),
                 strip.recovery.review(),
             ),

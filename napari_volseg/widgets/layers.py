@@ -16,12 +16,13 @@ from napari_volseg.data.history import History
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets.geometry import volume_from_layer
+from napari_volseg.widgets.large import labels_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari.components import ViewerModel
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_volseg.data.tiles import Region
 
@@ -83,28 +84,6 @@ def volume_of(layer: Layer) -> Volume:
     return volume_from_layer(image[None], geometry_of(layer) | {"name": layer.name})
 
 
-def check_annotation(layer: Labels, volume: Volume) -> None:
-    """Refuse a labels layer that cannot be the annotation of a volume.
-
-    Raises
-    ------
-    InputError
-        If its shape, type or storage does not allow it; the message says what to do.
-    """
-    if layer.multiscale or not isinstance(layer.data, np.ndarray):
-        raise InputError(f"{layer.name} is not held in memory and cannot be painted; press New")
-    if tuple(layer.data.shape) != volume.shape:
-        raise InputError(
-            f"{layer.name} has shape {tuple(layer.data.shape)}, the image {volume.shape}; "
-            "choose the labels of this image, or press New"
-        )
-    if layer.data.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{layer.name} holds {layer.data.dtype} numbers; right-click it in the layer list "
-            "and choose Convert data type > uint8"
-        )
-
-
 def geometry_of(layer: Layer) -> dict[str, Any]:
     """Return all that places a layer in the world, for a layer derived from it."""
     return {
@@ -121,7 +100,7 @@ def geometry_of(layer: Layer) -> dict[str, Any]:
 def new_annotation(image: Image, volume: Volume) -> Labels:
     """Make an empty annotation layer with the geometry of an image layer."""
     layer = Labels(
-        np.zeros(volume.shape, dtype=np.uint8),
+        labels_for(volume.shape, np.uint8),
         name=f"{volume.name} annotation",
         opacity=ANNOTATION_OPACITY,
         **geometry_of(image),
@@ -134,7 +113,7 @@ def new_annotation(image: Image, volume: Volume) -> Labels:
 def new_prediction(image: Image, volume: Volume, classes: Sequence[LabelClass]) -> Labels:
     """Make an empty overlay for a prediction: background transparent, not editable."""
     layer = Labels(
-        np.zeros(volume.shape, dtype=np.uint8),
+        labels_for(volume.shape, np.uint8),
         name=f"{volume.name} prediction",
         opacity=PREDICTION_OPACITY,
         **geometry_of(image),
@@ -147,7 +126,7 @@ def new_prediction(image: Image, volume: Volume, classes: Sequence[LabelClass]) 
 def empty_prediction(layer: Labels, classes: Sequence[LabelClass]) -> None:
     """Give a prediction overlay fresh labels, all 0, that can hold these classes."""
     # A new array: the old one may still be on its way to a file.
-    layer.data = np.zeros(layer.data.shape, dtype=label_dtype(classes))
+    layer.data = labels_for(layer.data.shape, np.min_scalar_type(max(c.id for c in classes)))
     layer.editable = False
     note(layer, confidence=None)
     set_classes(layer, classes)
@@ -188,11 +167,6 @@ def place_of(image: Image, region: Region) -> NDArray[np.float64]:
         image.scale, image.translate, rotate=image.rotate, shear=image.shear
     )
     return np.asarray(to_physical([side.start for side in region]))
-
-
-def label_dtype(classes: Sequence[LabelClass]) -> type[np.unsignedinteger[Any]]:
-    """Return uint8 where it holds every class id, else uint16."""
-    return np.uint8 if max(c.id for c in classes) <= np.iinfo(np.uint8).max else np.uint16
 
 
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:
@@ -309,10 +283,21 @@ def center_on(viewer: ViewerModel, layer: Layer, box: Region) -> None:
         camera.zoom = SEEN_PIXELS[1] / width
 
 
-def _to_data(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
-    """Return the viewer's point in the layer's voxels."""
-    world = np.asarray(viewer.dims.point[-3:]) / _units_per_layer_unit(viewer, layer)
-    return np.asarray(layer.world_to_data(world))
+def middle_of_view(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
+    """Return what the middle of the canvas shows, in the layer's voxels; of a slice on view."""
+    world = np.array(viewer.dims.point)
+    # Before napari 0.9, the camera was the viewer's own.
+    camera = getattr(viewer, "scene", viewer).camera
+    world[list(viewer.dims.displayed)] = camera.center[-len(viewer.dims.displayed) :]
+    return _to_data(viewer, layer, world)
+
+
+def _to_data(
+    viewer: ViewerModel, layer: Layer, point: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return a point of the world, by default the viewer's, in the layer's voxels."""
+    world = np.asarray(viewer.dims.point if point is None else point)[-3:]
+    return np.asarray(layer.world_to_data(world / _units_per_layer_unit(viewer, layer)))
 
 
 def _units_per_layer_unit(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
@@ -338,17 +323,18 @@ def mark_complete(viewer: ViewerModel, layer: Labels) -> int:
         If no slice is on view.
     """
     axis, index = slice_on_view(viewer, layer)
-    unlabeled = np.argwhere(np.take(layer.data, index, axis=axis) == UNLABELED)
-    if len(unlabeled) == 0:
+    unlabeled = layer.data[slice_region(layer.data.shape, axis, index)] == UNLABELED
+    if not unlabeled.any():
         return 0
-    start = np.insert(unlabeled[0], axis, index)
+    start = np.array(np.unravel_index(unlabeled.argmax(), unlabeled.shape))
+    start[axis] = index
     before = (layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels)
     layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = False, 2, False
     try:
         layer.fill(start, BACKGROUND)
     finally:
         layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = before
-    return len(unlabeled)
+    return int(np.count_nonzero(unlabeled))
 
 
 def copy_slice(viewer: ViewerModel, annotation: Labels, prediction: Labels) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QWidget
 
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import center_of
 from napari_volseg.widgets.finding import find_objects_of
 from napari_volseg.widgets.keys import REVIEW_KEY
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
+
+TOO_LARGE = (
+    "This mask is too large to find objects in: they are found in all of it at once. Save the "
+    "mask, and review a part of it."
+)
 
 MOST_PLACES = 6
 """Slices that are named; more make no line of the dock."""
@@ -96,6 +102,9 @@ class ObjectsPanel(QWidget):
         if prediction is None or volume is None or self._session.busy:
             return
         self.forget()
+        if isinstance(prediction.data, SparseLabels):
+            say(self._found, TOO_LARGE)
+            return
         say(self._found, "Looking for them\N{HORIZONTAL ELLIPSIS}")
         self._background.run(
             find_objects_of,

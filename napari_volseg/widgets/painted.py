@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, count_labels
+from napari_volseg.data.sparse_labels import labeled_per_slice
+from napari_volseg.data.tiles import slice_region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
+    from napari_volseg.data.sparse_labels import AnyLabels
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Painted:
         return frozenset((s.axis, s.index) for s in self.slices if s.complete)
 
 
-def find_painted(labels: NDArray[np.integer], corrections: Corrections | None = None) -> Painted:
+def find_painted(labels: AnyLabels, corrections: Corrections | None = None) -> Painted:
     """Count the classes and find the slices that were painted.
 
     A slice of one orientation leaves a line of paint in every slice that crosses it, so
@@ -75,14 +78,14 @@ def find_painted(labels: NDArray[np.integer], corrections: Corrections | None = 
 
     Parameters
     ----------
-    labels : unsigned integer (Z, Y, X)
+    labels : unsigned integer (Z, Y, X), numpy or ``SparseLabels``
         0 is unlabeled. May change meanwhile: the next look corrects what this one saw.
     corrections : Corrections, optional
         One object corrected in 3D crosses dozens of slices that nobody painted.
     """
     paint = labels if corrections is None else corrections.taken_out(labels)
-    held = _paint_per_slice(labels)
-    left = held if paint is labels else _paint_per_slice(paint)
+    held = labeled_per_slice(labels)
+    left = held if paint is labels else labeled_per_slice(paint)
     slices = sorted(_fewest(paint, [n.copy() for n in left]))
     area = labels.size // np.array(labels.shape)
     return Painted(
@@ -92,20 +95,7 @@ def find_painted(labels: NDArray[np.integer], corrections: Corrections | None = 
     )
 
 
-def _paint_per_slice(labels: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Return, for each axis, how many voxels of each slice are labeled."""
-    found = [np.zeros(n, dtype=np.int64) for n in labels.shape]
-    for z, plane in enumerate(labels):
-        mask = plane != UNLABELED
-        if not mask.any():
-            continue
-        found[0][z] = np.count_nonzero(mask)
-        found[1] += np.count_nonzero(mask, axis=1)
-        found[2] += np.count_nonzero(mask, axis=0)
-    return found
-
-
-def _fewest(labels: NDArray[np.integer], left: list[NDArray[np.int64]]) -> list[tuple[int, int]]:
+def _fewest(labels: AnyLabels, left: list[NDArray[np.int64]]) -> list[tuple[int, int]]:
     """Pick slices, most paint first, until none is left; ``left`` holds the paint per slice."""
     open_ = [np.ones(n, dtype=bool) for n in labels.shape]
     picked: list[tuple[int, int]] = []
@@ -116,7 +106,8 @@ def _fewest(labels: NDArray[np.integer], left: list[NDArray[np.int64]]) -> list[
             return picked
         picked.append((axis, index))
         first, second = (a for a in range(3) if a != axis)
-        rest = np.take(labels, index, axis=axis) != UNLABELED
+        plane = labels[slice_region(labels.shape, axis, index)]
+        rest = plane.squeeze(axis) != UNLABELED
         rest &= open_[first][:, None] & open_[second][None, :]
         left[first] -= np.count_nonzero(rest, axis=1)
         left[second] -= np.count_nonzero(rest, axis=0)

@@ -221,8 +221,9 @@ class PredictStep(QWidget):
         overlay = self._overlay
         if overlay is None:
             return
-        overlay.data[piece.region] = piece.labels
-        put_kept(overlay.data[piece.region], piece.region, locked_in(self._session))
+        labels = piece.labels.copy()
+        put_kept(labels, piece.region, locked_in(self._session))
+        overlay.data[piece.region] = labels
         self._fraction = piece.done / piece.total
         viewer = self._session.viewer
         if region_on_view(viewer, overlay, piece.region) and not self._refresh.isActive():

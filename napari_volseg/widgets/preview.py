@@ -10,8 +10,10 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.training.events import PreviewRequest
+from napari_volseg.widgets.large import is_large
 from napari_volseg.widgets.layers import (
     classes_of,
+    middle_of_view,
     new_preview,
     set_classes,
     show_region,
@@ -22,9 +24,12 @@ from napari_volseg.widgets.parts import column, label, named, say
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.training.events import Preview, Progress, Score
     from napari_volseg.widgets.session import Session
@@ -35,6 +40,9 @@ FIRST_SECONDS = 1.0
 
 LEAST_SECONDS = 3.0
 """From one preview to the next."""
+
+PART = 256
+"""Edge of what is previewed of a slice of a large volume, in voxels."""
 
 REST = 9
 """Times the seconds that the last preview took are left to the training before the next one."""
@@ -113,9 +121,14 @@ class LivePreview(QWidget):
     def _ask(self) -> None:
         if self._image is None or self._volume is None or not self.box.isChecked():
             return
-        self._asked = visible_slice(self._session.viewer, self._image)
-        if self._asked is not None:
-            self._send(PreviewRequest(slice_region(self._volume.shape, *self._asked)))
+        viewer, shape = self._session.viewer, self._volume.shape
+        self._asked = visible_slice(viewer, self._image)
+        if self._asked is None:
+            return
+        region = slice_region(shape, *self._asked)
+        if is_large(shape):
+            region = part_around(region, middle_of_view(viewer, self._image))
+        self._send(PreviewRequest(region))
 
     def _show(self, preview: Preview, image: Image) -> None:
         # Those that the training began with, as they are edited, and those that came since.
@@ -200,6 +213,15 @@ class LivePreview(QWidget):
         """Take the layer away and let go of the viewer."""
         self._take_away()
         self._session.viewer.layers.events.removed.disconnect(self._on_removed)
+
+
+def part_around(region: Region, middle: NDArray[np.float64]) -> Region:
+    """Return the part of a slice that is previewed where all of it would take too long."""
+    sides = []
+    for side, at in zip(region, middle, strict=True):
+        first = max(side.start, min(round(float(at)) - PART // 2, side.stop - PART))
+        sides.append(slice(first, min(side.stop, first + PART)))
+    return sides[0], sides[1], sides[2]
 
 
 def clock(seconds: float) -> str:

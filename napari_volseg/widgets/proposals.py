@@ -8,6 +8,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.data.sparse_labels import unlabeled_like
 from napari_volseg.widgets.layers import PROPOSALS, classes_of, geometry_of, note, set_classes
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ HATCH = 4
 def new_proposals(annotation: Labels) -> Labels:
     """Make an empty overlay for labels proposed to an annotation; it shows ``hatched`` ones."""
     layer = Labels(
-        np.zeros_like(annotation.data),
+        unlabeled_like(annotation.data, annotation.data.dtype),
         name="proposals",
         opacity=OPACITY,
         **geometry_of(annotation),

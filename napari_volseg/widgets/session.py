@@ -15,13 +15,13 @@ from psygnal import Signal, SignalGroup
 from napari_volseg.data.annotation import COLORS, LabelClass, default_classes, with_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
+from napari_volseg.widgets.large import check_annotation
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     MAX_CLASSES,
     PREVIEW,
     PROPOSALS,
     UNCERTAINTY,
-    check_annotation,
     classes_of,
     empty_prediction,
     new_annotation,

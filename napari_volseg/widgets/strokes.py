@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
 
 
 def stroke_of(
-    atoms: Sequence[Any], labels: NDArray[np.integer]
+    atoms: Sequence[Any], labels: AnyLabels
 ) -> tuple[Region, NDArray[np.integer], NDArray[np.integer]]:
     """Return the box that a stroke changes, and what the labels hold there before and after it.
 

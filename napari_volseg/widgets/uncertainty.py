@@ -11,12 +11,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
+from napari_volseg.widgets.large import labels_for
 from napari_volseg.widgets.layers import UNCERTAINTY, geometry_of, note, region_on_view
 from napari_volseg.widgets.parts import label, named, row
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.work import RegionUncertainty
@@ -38,7 +38,7 @@ class UncertaintyOverlay(QWidget):
 
     Attributes
     ----------
-    values : uint8 (Z, Y, X) or None
+    values : uint8 (Z, Y, X), numpy or ``SparseLabels``, or None
         Normalized entropy, 255 for a mere guess; None if nothing was predicted.
     """
 
@@ -46,7 +46,7 @@ class UncertaintyOverlay(QWidget):
         super().__init__()
         self._session = session
         self._memory = memory
-        self.values: NDArray[np.uint8] | None = None
+        self.values: AnyLabels | None = None
         self._layer: Image | None = None
         self._box = named(
             QCheckBox("uncertainty"),
@@ -75,7 +75,7 @@ class UncertaintyOverlay(QWidget):
         """Get ready for a prediction of the session's volume."""
         if self._session.volume is None:
             return
-        self.values = np.zeros(self._session.volume.shape, dtype=np.uint8)
+        self.values = labels_for(self._session.volume.shape, np.uint8)
         if self._layer is not None:
             self._layer.data = self.values
         self._show()

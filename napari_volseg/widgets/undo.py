@@ -16,8 +16,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
-from napari_volseg.data.tiles import whole_region
+from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, removal
+from napari_volseg.data.sparse_labels import changed_boxes
 from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.history import Patch
     from napari_volseg.data.kept import KeptObject
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
@@ -81,7 +83,7 @@ class Undo(QObject):
         self._working = False
         self.correcting: Labels | None = None
         # The data that each layer had at the last look: napari does not tell what it replaces.
-        self._data: dict[Labels, NDArray[Any]] = {}
+        self._data: dict[Labels, AnyLabels] = {}
         session.changed.annotation.connect(self._follow)
         session.changed.classes_edited.connect(self._on_classes_edited)
         session.viewer.layers.events.removed.connect(self._on_removed)
@@ -110,7 +112,7 @@ class Undo(QObject):
     def do(
         self,
         layer: Labels,
-        make: Callable[[NDArray[Any], tuple[LabelClass, ...], Corrections], Act],
+        make: Callable[[AnyLabels, tuple[LabelClass, ...], Corrections], Act],
         deliver: Callable[[Callable[[], None]], None] = lambda put: put(),
     ) -> None:
         """Change labels, classes or both at many places, as one act.
@@ -186,7 +188,7 @@ class Undo(QObject):
         layer = self._session.annotation
         if layer is None or self._working:
             return
-        self.do(layer, partial(_removal, class_id=class_id, into=into))
+        self.do(layer, lambda labels, classes, _: removal(labels, classes, class_id, into))
 
     def _move(self, layer: Labels | None, *, back: bool) -> None:
         if layer not in self._data or self._working or _hand_is_down():
@@ -294,8 +296,8 @@ class Undo(QObject):
     def _on_paint(self, event: Any) -> None:
         layer = event.source
         name = noted(layer).get("act") or NAMES.get(str(layer.mode), "edit")
-        box, before, after = stroke_of(event.value, layer.data)
-        self._change(layer, name, box, before, after)
+        stroke = stroke_of(event.value, layer.data)
+        self._change(layer, Act(name, layer.data.dtype.str), [stroke])
         # napari keeps it too; out of step with ours, its undo would do harm.
         event.value.clear()
 
@@ -310,7 +312,9 @@ class Undo(QObject):
             self._keep(layer, History())
             return
         name = noted(layer).get("act") or "replace the labels"
-        self._change(layer, name, whole_region(before.shape), before, layer.data)
+        boxes = changed_boxes(before, layer.data)
+        pieces = ((box, before[box], layer.data[box]) for box in boxes)
+        self._change(layer, Act(name, before.dtype.str), pieces)
 
     def _on_classes_edited(self, name: str, before: tuple[LabelClass, ...]) -> None:
         layer = self._session.annotation
@@ -318,16 +322,35 @@ class Undo(QObject):
             self._record(layer, Act(name, layer.data.dtype.str, classes=before))
 
     def _change(
-        self, layer: Labels, name: str, box: Region, before: NDArray[Any], after: NDArray[Any]
+        self,
+        layer: Labels,
+        back: Act,
+        pieces: Iterable[tuple[Region, NDArray[Any], NDArray[Any]]],
     ) -> None:
-        """Record other labels of a box, and mark them as corrections, or no longer."""
+        """Record other labels of some boxes, and mark them as corrections, or no longer.
+
+        Parameters
+        ----------
+        back : Act
+            That undoes it, but for the labels.
+        pieces : iterable of (box, before, after)
+        """
         corrected = layer is self.correcting
-        corrections, marks = corrections_of(layer).marked(box, before != after, corrected)
+        corrections = corrections_of(layer)
+        patches: list[Patch] = []
+        marks: list[Patch] = []
+        put: set[int] = set()
+        for box, before, after in pieces:
+            changed = before != after
+            corrections, marked = corrections.marked(box, changed, corrected)
+            marks += marked
+            patches += make_act(back.name, box, before, after).patches
+            put.update(np.flatnonzero(np.bincount(after[changed])).tolist())
         note(layer, corrections=corrections)
-        back = replace(make_act(name, box, before, after), marks=marks)
+        back = replace(back, patches=tuple(patches), marks=tuple(marks))
         if back.voxels <= AT_ONCE_VOXELS:
             # In what is larger, a look in the background finds new classes; they are no act.
-            had, known = classes_of(layer), self._session.classes_with(np.unique(after))
+            had, known = classes_of(layer), self._session.classes_with(put)
             if layer is self._session.annotation and had != known:
                 self._take_classes(layer, known)
                 back = replace(back, classes=had)
@@ -359,19 +382,6 @@ def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
         return "the whole volume"
     view, first, last = VIEW_OF_AXIS[axis], box[axis].start, box[axis].stop - 1
     return f"{view} slice {first}" if first == last else f"{view} slices {first} to {last}"
-
-
-def _removal(
-    labels: NDArray[Any],
-    classes: tuple[LabelClass, ...],
-    _: Corrections,
-    *,
-    class_id: int,
-    into: int,
-) -> Act:
-    left = tuple(c for c in classes if c.id != class_id)
-    after = np.where(labels == class_id, labels.dtype.type(into), labels)
-    return make_act("remove a class", whole_region(labels.shape), after, labels, left)
 
 
 def _hand_is_down() -> bool:

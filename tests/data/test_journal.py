@@ -17,7 +17,8 @@ from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history_log import HISTORY
 from napari_volseg.data.journal import LOG, Journal, open_journal, recoverable
-from napari_volseg.data.journal_log import BLOCK_SIZE, JournalHeader, record
+from napari_volseg.data.journal_log import JournalHeader, record
+from napari_volseg.data.sparse_labels import BLOCK_SIZE, SparseLabels
 
 SHAPE = (70, 20, 130)
 HEADER = JournalHeader("kidney", SHAPE, "|u1")
@@ -329,3 +330,25 @@ def test_other_labels_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not go with"):
         journal.describe(JournalHeader("kidney", SHAPE, "<u2"))
     journal.close()
+
+
+def test_sparse_labels_are_kept_as_arrays_are(tmp_path):
+    journal = open_journal(HEADER, tmp_path)
+    labels = SparseLabels(SHAPE, np.uint8)
+    assert journal.record(labels) == 0
+    labels[0] = 1
+    labels[:, 0, 0] = 2
+    first = journal.record(labels)
+    assert first == len(labels.blocks()) and journal.record(labels) == 0
+    expected = labels[:]
+    assert not journal.mark_saved(SparseLabels(SHAPE, np.uint8))
+    labels[0] = 0
+    labels[-1, -1, -1] = 3
+    assert 0 < journal.record(labels) <= first + 1
+    journal.close()
+    (offer,) = recoverable(tmp_path)
+    expected[0], expected[-1, -1, -1] = 0, 3
+    np.testing.assert_array_equal(offer.labels(), expected)
+    found = offer.labels(SparseLabels)
+    assert isinstance(found, SparseLabels)
+    np.testing.assert_array_equal(found[:], expected)

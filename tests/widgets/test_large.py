@@ -1,0 +1,210 @@
+"""A volume too large for arrays of labels: the same window, with its labels held in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from napari_volseg.data import corrections, journal, sparse_labels
+from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.files import read_annotation, write_volume
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import slice_region
+from napari_volseg.inference.predict import predict_volume
+from napari_volseg.sparse.config import TrainingConfig
+from napari_volseg.training.loop import train
+from napari_volseg.widgets import large, preview
+from napari_volseg.widgets.contributions import read_layers
+from napari_volseg.widgets.dock import VolSegDock
+from napari_volseg.widgets.layers import history_of, show_slice
+from napari_volseg.widgets.recovery import RecoveryStrip
+from napari_volseg.widgets.review import OBJECTS
+from tests.widgets.conftest import close
+from tests.widgets.hands import find, live, paint, press, wait_until
+
+SLICES = ((0, 12), (1, 24), (2, 26))
+
+
+@pytest.fixture(autouse=True)
+def all_is_large(monkeypatch):
+    """Hold all labels in blocks, small ones, and let nobody ask for all of them at once."""
+    monkeypatch.setattr(large, "SMALL_PART", 0)
+    for module in (sparse_labels, journal, corrections):
+        monkeypatch.setattr(module, "BLOCK_SIZE", 16)
+
+    def refuse(*_):
+        raise MemoryError("an array was made of all labels")
+
+    monkeypatch.setattr(SparseLabels, "__array__", refuse)
+
+
+def whole(labels: SparseLabels) -> np.ndarray:
+    """Return sparse labels as an array."""
+    assert isinstance(labels, SparseLabels)
+    return labels[:]
+
+
+@pytest.fixture
+def painted(napari_viewer, tmp_path, phantom):
+    """The dock in napari, and a phantom from a file, its slices annotated."""
+    volume, truth = phantom
+    write_volume(tmp_path / "kidney.ome.zarr", volume)
+    dock = VolSegDock(napari_viewer, journal=tmp_path / "journal")
+    napari_viewer.window.add_dock_widget(dock, name="VolSeg", area="right")
+    napari_viewer.open(tmp_path / "kidney.ome.zarr", plugin="napari-volseg")
+    press(dock, "new annotation")
+    layer = dock.session.annotation
+    for axis, index in SLICES:
+        plane = slice_region(volume.shape, axis, index)
+        layer.data[plane] = truth.labels[plane]
+    layer.refresh()
+    wait_until(lambda: len(dock.session.painted.slices) == 3, "the paint is found")
+    yield dock
+    close(dock)
+
+
+def test_what_is_painted_is_undone_kept_and_restored(
+    napari_viewer, painted, phantom, tmp_path, no_errors
+):
+    layer, session = painted.session.annotation, painted.session
+    show_slice(napari_viewer, layer, 0, 4)
+    live(0.2)
+    layer.selected_label, layer.brush_size = 2, 5
+    before = whole(layer.data)
+    paint(napari_viewer, layer, [(4, 10, 10), (4, 20, 40)])
+    stroke = whole(layer.data)
+    assert (before != stroke).sum() > 100
+    press(painted, "mark slice complete")
+    complete = whole(layer.data)
+    assert complete[4].all() and (complete[4] == 1).sum() > 500
+    assert [a.name for a in history_of(layer).undoable] == ["stroke", "mark complete"]
+    for expected in (stroke, before):
+        painted.undo.undo()
+        np.testing.assert_array_equal(whole(layer.data), expected)
+    painted.undo.redo()
+    np.testing.assert_array_equal(whole(layer.data), stroke)
+    painted.undo.redo()
+    painted.undo.remove_class(3, into=1)
+    wait_until(lambda: not painted.undo._working, "it is removed")
+    without = np.where(complete == 3, 1, complete)
+    np.testing.assert_array_equal(whole(layer.data), without)
+    wait_until(lambda: 3 not in session.painted.counts, "what is painted is found")
+    assert len(session.painted.complete) == 4
+    assert session.painted.counts == {i: int((without == i).sum()) for i in (1, 2)}
+    close(painted)
+
+    napari_viewer.layers.remove(layer)
+    again = VolSegDock(napari_viewer, journal=tmp_path / "journal")
+    napari_viewer.window.add_dock_widget(again, name="VolSeg 2", area="right")
+    try:
+        wait_until(lambda: bool(again.findChildren(RecoveryStrip)), "it is offered")
+        press(again, "restore annotation")
+        wait_until(lambda: again.session.annotation is not None, "it is restored")
+        np.testing.assert_array_equal(whole(again.session.annotation.data), without)
+        again.undo.undo()
+        np.testing.assert_array_equal(whole(again.session.annotation.data), complete)
+        wait_until(lambda: not again.findChildren(RecoveryStrip), "it is handed over")
+    finally:
+        close(again)
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
+def test_labels_are_saved_and_opened_again(painted, tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"labels{suffix}"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    expected = whole(painted.session.annotation.data)
+    painted.save_annotation()
+    wait_until(path.exists, "it is written")
+    np.testing.assert_array_equal(read_annotation(path).labels, expected)
+    ((labels, attributes, _),) = read_layers(str(path))
+    np.testing.assert_array_equal(whole(labels), expected)
+    assert attributes["metadata"]["napari_volseg"]["role"] == "annotation"
+
+
+def test_a_training_learns_from_blocks_and_from_what_is_painted_meanwhile(
+    napari_viewer, painted, phantom, no_errors
+):
+    session, layer = painted.session, painted.session.annotation
+    shown = []
+    painted.train.job.yielded.connect(lambda event: shown.append(event.preview))
+    press(painted, "step Train")
+    find(painted, "minutes to train").setValue(5 / 60)
+    show_slice(napari_viewer, layer, 0, 6)
+    press(painted, "train")
+    wait_until(lambda: painted.train.job.heard, "it trains")
+    layer.data[6] = phantom[1].labels[6]
+    layer.selected_label = 2
+    layer.paint((6, 20, 20), 2)
+    line = find(painted, "which paint the training knows")
+    wait_until(lambda: line.text().startswith("Learning from what you painted"), "it learns")
+    wait_until(lambda: not painted.train.job.running, "it ends")
+    assert any(each is not None for each in shown)
+    checkpoint = session.model.checkpoint
+    assert checkpoint.step > 0 and checkpoint.score is not None
+    assert session.image is not None and isinstance(layer.data, SparseLabels)
+
+
+def test_a_training_on_blocks_is_the_one_on_an_array(phantom):
+    volume, truth = phantom
+    dense = np.zeros_like(truth.labels)
+    blocks = SparseLabels(dense.shape, dense.dtype)
+    for labels in (dense, blocks):
+        for axis, index in SLICES:
+            plane = slice_region(dense.shape, axis, index)
+            labels[plane] = truth.labels[plane]
+    config = TrainingConfig(steps=3, seed=1, device="cpu")
+    one, other = (
+        list(train(Case(volume, Annotation(labels, truth.classes)), config))[-1].checkpoint
+        for labels in (dense, blocks)
+    )
+    assert one.progress["counts"] == other.progress["counts"]
+    assert one.score == pytest.approx(other.score)
+    for name, weights in one.weights.items():
+        np.testing.assert_array_equal(weights.numpy(), other.weights[name].numpy(), name)
+
+
+def test_only_a_part_of_a_large_slice_is_previewed(napari_viewer, painted, stand_in, monkeypatch):
+    monkeypatch.setattr(preview, "PART", 20)
+    asked = []
+    monkeypatch.setattr(painted.train.job, "send", lambda value, **_: asked.append(value))
+    live_preview = painted.train._preview
+    monkeypatch.setattr(live_preview, "_send", asked.append)
+    layer = painted.session.annotation
+    show_slice(napari_viewer, layer, 1, 30)
+    live_preview.start()
+    for center, sides in (((0, 0), (0, 0)), ((9999, 9999), (4, 32)), ((12, 26), (2, 16))):
+        world = layer.data_to_world((center[0], 30, center[1]))
+        napari_viewer.scene.camera.center = (0, world[0], world[2])
+        live_preview._ask()
+        z, x = sides
+        assert asked[-1].region == (slice(z, z + 20), slice(30, 31), slice(x, x + 20))
+
+
+def test_a_prediction_is_shown_saved_and_tells_what_to_paint_next(
+    painted, phantom, model, tmp_path, monkeypatch, no_errors
+):
+    volume, _ = phantom
+    session = painted.session
+    session.set_model(model)
+    press(painted, "step Predict")
+    find(painted, "show uncertainty").setChecked(True)
+    press(painted, "predict")
+    wait_until(lambda: not painted.predict.job.running, "it is predicted")
+    mask = whole(session.prediction.data)
+    np.testing.assert_array_equal(mask, predict_volume(model.checkpoint, volume))
+    (shown,) = (x for x in painted._viewer.layers if "uncertainty" in x.name)
+    assert whole(shown.data).any()
+    path = tmp_path / "mask.ome.zarr"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    press(painted, "save the mask")
+    wait_until(path.exists, "it is written")
+    np.testing.assert_array_equal(read_annotation(path).labels, mask)
+    press(painted, "step Annotate")
+    suggested = painted.annotate.paint_next
+    wait_until(lambda: not suggested.job.running, "slices are ranked")
+    assert len(suggested._found) == 5
+    press(painted, "step Review")
+    painted.review.show_part(OBJECTS)
+    press(painted, "find objects")
+    assert find(painted, "objects found").text().startswith("This mask is too large")
