@@ -8,7 +8,7 @@ window, paints strokes, completes a slice of each orientation, undoes and redoes
 all is in the journal, and is then cut off. A second one restores what was painted, trains with
 the live preview, and predicts for a while. In both, napari's labels may be held block by
 block only: that they are ever made an array of is an error. napari's own cache of what was read of
-the image, by default a tenth of the machine's memory, is cut to 256 MB.
+the image, by default a quarter of the memory, is cut to 256 MB.
 
 Memory is what is anonymous (RssAnon), above that of the idle window: pages of files can be
 dropped. A stall is the time between two turns of the window's event loop.
@@ -123,8 +123,9 @@ def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> N
 
     large.SMALL_PART = 0
     SparseLabels.__array__ = refuse  # type: ignore[method-assign, assignment]
-    napari.utils.resize_dask_cache(CACHE_BYTES)
     viewer = napari.Viewer()
+    # Not before: the window takes its size from napari's settings.
+    napari.utils.resize_dask_cache(CACHE_BYTES)
     main_window(viewer).setGeometry(0, 0, 1366, 768)
     dock = VolSegDock(viewer, journal=folder / "journal")
     viewer.window.add_dock_widget(dock, name="VolSeg", area="right")

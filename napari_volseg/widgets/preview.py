@@ -41,7 +41,7 @@ FIRST_SECONDS = 1.0
 LEAST_SECONDS = 3.0
 """From one preview to the next."""
 
-PART = 256
+PART = 128
 """Edge of what is previewed of a slice of a large volume, in voxels."""
 
 REST = 9
