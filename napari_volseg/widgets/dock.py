@@ -89,7 +89,7 @@ class VolSegDock(QWidget):
         self._journaling = Journaling(self.session, self._background, journal)
         self.samples = SamplePage(self._viewer, self._background)
         self._bar = StepBar(STEPS)
-        self.annotate = AnnotateStep(self.session, self.undo)
+        self.annotate = AnnotateStep(self.session, self.undo, self._background, self._memory)
         self.train = TrainStep(self.session, self.undo, self._background, self._memory)
         self.predict = PredictStep(self.session, self._background, self._memory)
         self.review = ReviewStep(self.session, self._background, self._memory, self.undo)
