@@ -42,10 +42,13 @@ class AnnotateStep(QWidget):
         The user asks to save the annotation to a file.
     help_wanted()
         The user asks for the keys, or has read them.
+    wanted()
+        There is something to choose in this step.
     """
 
     save_wanted = Signal()
     help_wanted = Signal()
+    wanted = Signal()
 
     def __init__(
         self, session: Session, undo: Undo, background: Background, memory: Memory
@@ -118,6 +121,7 @@ class AnnotateStep(QWidget):
         self._complete.clicked.connect(self.mark_complete)
         self._next.clicked.connect(self.go_to_next)
         self._save.clicked.connect(self.save_wanted)
+        self._clear_import.wanted.connect(self.wanted)
 
     def stop(self) -> None:
         """Listen to the viewer no more, and give the layer's keys back."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QFrame, QMenu
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, LabelClass
@@ -43,7 +43,14 @@ class ClearImport(QFrame):
     Attributes
     ----------
     button : QPushButton
+
+    Signals
+    -------
+    wanted()
+        There is something to choose here, while another step of the dock is shown.
     """
+
+    wanted = Signal()
 
     def __init__(
         self, session: Session, undo: Undo, background: Background, memory: Memory
@@ -94,6 +101,11 @@ class ClearImport(QFrame):
         layer = self._session.annotation
         if layer is None:
             return
+        if not self.button.isVisible():
+            self.wanted.emit()
+            # Its place is known once it is shown.
+            QTimer.singleShot(0, self._open_if_shown)
+            return
         menu = QMenu(self.button)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.setAccessibleName("clear or import")
@@ -113,6 +125,10 @@ class ClearImport(QFrame):
             menu.addAction(text).triggered.connect(lambda _, act=act: act())
         menu.insertSeparator(menu.actions()[2])
         menu.popup(self.button.mapToGlobal(QPoint(0, self.button.height())))
+
+    def _open_if_shown(self) -> None:
+        if self.button.isVisible():
+            self.open_menu()
 
     def clear_slice(self) -> None:
         """Leave nothing labeled in the slice on view."""
@@ -175,6 +191,7 @@ class ClearImport(QFrame):
         values = ", ".join(map(str, given.found))
         self._question.setText(f"{given.name} does not say what its values mean: {values}.")
         self._show()
+        self.wanted.emit()
         self._choice.setFocus()
 
     def _answer(self) -> None:

@@ -17,7 +17,7 @@ from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import classes_of, history_of, set_classes, show_slice
 from napari_volseg.widgets.recovery import RecoveryStrip
 from tests.widgets.conftest import SHAPE, close
-from tests.widgets.hands import add_volume, canvas, find, press, wait_until
+from tests.widgets.hands import add_volume, canvas, find, pick, press, wait_until
 from tests.widgets.test_undo import state
 
 NAMED = (
@@ -25,15 +25,6 @@ NAMED = (
     LabelClass(2, "tubule", "#123456"),
     LabelClass(9, "vein", "#654321"),
 )
-
-
-def pick(dock, text):
-    """Open the menu and pick an entry; wait until what it began is done."""
-    press(dock, "clear or import labels")
-    (menu,) = [m for m in dock.findChildren(QMenu) if m.isVisible()]
-    (action,) = [a for a in menu.actions() if a.text().replace("&", "").startswith(text)]
-    action.trigger()
-    menu.close()
 
 
 def acts(dock):
@@ -83,9 +74,13 @@ def test_all_is_cleared_and_what_is_empty_is_not(viewer, painted, monkeypatch):
     assert state(layer) == before
 
 
-def test_the_menu_opens_by_a_key(napari_viewer, napari_dock):
+@pytest.mark.parametrize("step", ["Annotate", "Train"])
+def test_the_menu_opens_by_a_key_in_any_step(napari_viewer, napari_dock, step):
+    press(napari_dock, f"step {step}")
     QTest.keyClick(canvas(napari_viewer), Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
+    wait_until(lambda: any(m.isVisible() for m in napari_dock.findChildren(QMenu)), "it opens")
     (menu,) = [m for m in napari_dock.findChildren(QMenu) if m.isVisible()]
+    assert find(napari_dock, "clear or import labels").isVisible()
     for pressed in (Qt.Key.Key_Down, Qt.Key.Key_Down, Qt.Key.Key_Return):
         QTest.keyClick(menu, pressed)
     wait_until(lambda: not napari_dock.session.annotation.data.any(), "all is cleared")
@@ -127,7 +122,7 @@ def test_names_that_the_user_gave_stay(painted, choose, tmp_path):
 
 
 def test_a_file_that_does_not_say_what_is_unlabeled_is_asked_about(
-    painted, choose, tmp_path, no_errors
+    viewer, painted, choose, tmp_path, no_errors
 ):
     layer, before = painted.session.annotation, state(painted.session.annotation)
     values = np.zeros(SHAPE, np.int16)
@@ -137,6 +132,7 @@ def test_a_file_that_does_not_say_what_is_unlabeled_is_asked_about(
     pick(painted, "Import labels")
     choice = find(painted, "unlabeled value")
     wait_until(choice.isVisible, "it is asked")
+    assert viewer.status == "", "it is read"
     texts = [choice.itemText(i) for i in range(choice.count())]
     assert texts == ["0", "1", "3", "none of them"]
     meaning = find(painted, "what the values become")
@@ -221,7 +217,10 @@ def test_what_cannot_be_imported_is_refused(painted, choose, tmp_path, monkeypat
     assert acts(painted) == 0
 
 
-def test_they_are_undone_after_a_restart(viewer, painted, choose, tmp_path, phantom, no_errors):
+@pytest.mark.parametrize("crashed", [True, False], ids=["crashed", "closed"])
+def test_they_are_undone_after_a_restart(
+    viewer, painted, choose, tmp_path, phantom, crashed, no_errors
+):
     layer = painted.session.annotation
     states = [state(layer)]
     labels = np.zeros(SHAPE, np.uint8)
@@ -236,7 +235,7 @@ def test_they_are_undone_after_a_restart(viewer, painted, choose, tmp_path, phan
     shutil.copytree(tmp_path / "journal", tmp_path / "crashed")
     close(painted)
     viewer = ViewerModel()
-    again = VolSegDock(viewer, journal=tmp_path / "crashed")
+    again = VolSegDock(viewer, journal=tmp_path / ("crashed" if crashed else "journal"))
     try:
         again.show()
         add_volume(viewer, phantom[0])

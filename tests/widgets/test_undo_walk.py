@@ -17,9 +17,8 @@ from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import classes_of, history_of, show_slice
 from napari_volseg.widgets.recovery import RecoveryStrip
 from tests.widgets.conftest import close
-from tests.widgets.hands import add_volume, find, live, press, wait_until
+from tests.widgets.hands import add_volume, find, live, pick, press, wait_until
 from tests.widgets.test_between import Proposer
-from tests.widgets.test_clear_import import pick
 from tests.widgets.test_queue import SHAPE, begin, blobs, find_objects, key
 from tests.widgets.test_review_state import marked, predict_again, verdicts
 
