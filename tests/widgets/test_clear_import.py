@@ -240,6 +240,7 @@ def test_they_are_undone_after_a_restart(
         again.show()
         add_volume(viewer, phantom[0])
         wait_until(lambda: len(again.findChildren(RecoveryStrip)) == 1, "it is offered")
+        assert find(again, "unsaved annotation").text().endswith("undo brings it back.")
         press(again, "restore annotation")
         wait_until(lambda: again.session.annotation is not None, "it is restored")
         restored = again.session.annotation
