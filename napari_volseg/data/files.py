@@ -102,14 +102,26 @@ def read_annotation(
         are negative, above 65535 or not among the classes.
     """
     path = Path(path)
+    values, stored = read_values(path)
+    labels = as_labels(values, str(path), unlabeled, from_zero)
+    return _annotation(labels, tuple(classes) or (stored if unlabeled == UNLABELED else ()), path)
+
+
+def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]:
+    """Open labels as they are in the file (Z, Y, X), into memory, and the classes stored in it.
+
+    Raises
+    ------
+    InputError
+        As ``read_volume``, and for several channels.
+    """
+    path = Path(path)
     contents = _read(path)
     if contents.channels != 1:
         raise InputError(
             f"{path}: {contents.channels} channels; an annotation has one, with a number per class"
         )
-    labels = as_labels(np.asarray(contents.image[0]), str(path), unlabeled, from_zero)
-    stored = contents.classes if unlabeled == UNLABELED else ()
-    return _annotation(labels, tuple(classes) or stored, path)
+    return np.asarray(contents.image[0]), contents.classes
 
 
 def holds_zero(path: str | Path) -> bool:

@@ -107,6 +107,11 @@ class History:
         """About how much memory it takes."""
         return sum(act.size_bytes for act in (*self.undoable, *self.redoable))
 
+    @property
+    def brings_labels_back(self) -> bool:
+        """Whether there were other labels, so that even an empty annotation is worth keeping."""
+        return any(act.patches for act in self.undoable)
+
     def done(self, back: Act) -> History:
         """Return the history after something was done that ``back`` undoes."""
         return _bounded((*self.undoable, back), ())
@@ -165,7 +170,7 @@ def make_act(
         What the classes become.
     """
     patches = []
-    for piece in _pieces(box):
+    for piece in pieces(box):
         inside = relative(piece, box)
         if not np.array_equal(values[inside], instead_of[inside]):
             patches.append(_pack(piece, values[inside]))
@@ -220,8 +225,8 @@ def exchange(
     return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
 
 
-def _pieces(box: Region) -> Iterator[Region]:
-    """Halve the longest side of a box until the pieces are small enough."""
+def pieces(box: Region) -> Iterator[Region]:
+    """Halve the longest side of a box until the pieces are no larger than `LARGEST_PATCH`."""
     if box_size(box) <= LARGEST_PATCH:
         yield box
         return
@@ -230,7 +235,7 @@ def _pieces(box: Region) -> Iterator[Region]:
     middle = box[axis].start + sides[axis] // 2
     for half in (slice(box[axis].start, middle), slice(middle, box[axis].stop)):
         z, y, x = (half if a == axis else side for a, side in enumerate(box))
-        yield from _pieces((z, y, x))
+        yield from pieces((z, y, x))
 
 
 def _pack(box: Region, values: NDArray[Any]) -> Patch:

@@ -135,7 +135,7 @@ class Journal:
         self._saved = False
         self._history = HistoryLog(folder)
         self._review = ReviewLog(folder)
-        self._reviewed = 0
+        self._reviewed = self._can_be_undone = False
         self._file = RecordFile(folder / LOG)
         self._file.append(header_record(header))
 
@@ -204,7 +204,8 @@ class Journal:
         """
         self._history.write(history)
         self._review.write(review)
-        self._reviewed = len(review.kept)
+        self._reviewed = bool(review.kept)
+        self._can_be_undone = history.brings_labels_back
 
     def mark_saved(self, labels: AnyLabels) -> bool:
         """Note that a named file holds ``labels``; nothing is offered until more is painted.
@@ -230,7 +231,8 @@ class Journal:
     def close(self) -> None:
         """End the session; it stays on offer unless it is empty or a named file holds it.
 
-        No file of the user's holds what was said of objects.
+        What was cleared can be undone, so it is not empty. No file of the user's holds what was
+        said of objects.
 
         Raises
         ------
@@ -243,8 +245,8 @@ class Journal:
         try:
             with _index_lock(self.folder.parent):
                 self._lock.release()
-                painted = any(self._digests.values())
-                if not self._reviewed and (self._saved or not painted):
+                unsaved = not self._saved and (any(self._digests.values()) or self._can_be_undone)
+                if not self._reviewed and not unsaved:
                     shutil.rmtree(self.folder)
         finally:
             self._lock.release()
@@ -346,11 +348,13 @@ def _offer(session: Path) -> Recovery | None:
     try:
         log = read_log(session / LOG)
         reviewed = len(read_review(session).kept)
+        painted = 0 if log is None else log.painted_voxels()
+        # Its whole history is read only where it decides.
+        unsaved = bool(painted) or read_history(session).brings_labels_back
     except InputError as error:
         warnings.warn(str(error), stacklevel=3)
         return None
-    painted = 0 if log is None else log.painted_voxels()
-    if log is None or (not reviewed and (log.saved or not painted)):
+    if log is None or not (reviewed or (unsaved and not log.saved)):
         shutil.rmtree(session)
         return None
     time = datetime.fromtimestamp(max(path.stat().st_mtime for path in session.glob("*.log")))

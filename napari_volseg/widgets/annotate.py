@@ -12,6 +12,7 @@ from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
 from napari_volseg.widgets.acts import act_on
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
+from napari_volseg.widgets.clear_import import MENU_KEY, ClearImport
 from napari_volseg.widgets.keys import CLASS_KEY, HELP_KEY, Key, LayerKeys
 from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice, watch_slice
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
@@ -20,8 +21,10 @@ from napari_volseg.widgets.slices import SliceList
 from napari_volseg.widgets.undo_buttons import UndoButtons
 
 if TYPE_CHECKING:
+    from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.painted import Painted
     from napari_volseg.widgets.session import Session
+    from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
 
 COMPLETE_KEY = "C"
@@ -39,15 +42,21 @@ class AnnotateStep(QWidget):
         The user asks to save the annotation to a file.
     help_wanted()
         The user asks for the keys, or has read them.
+    wanted()
+        There is something to choose in this step.
     """
 
     save_wanted = Signal()
     help_wanted = Signal()
+    wanted = Signal()
 
-    def __init__(self, session: Session, undo: Undo) -> None:
+    def __init__(
+        self, session: Session, undo: Undo, background: Background, memory: Memory
+    ) -> None:
         super().__init__()
         self._session = session
         self._undo = undo
+        self._clear_import = ClearImport(session, undo, background, memory)
         self._build()
         self._bound = LayerKeys(self.keys())
         # Scrolling through a volume moves the dims many times between two frames.
@@ -62,7 +71,7 @@ class AnnotateStep(QWidget):
         self._show_hint()
 
     def _build(self) -> None:
-        self._classes = ClassTable(self._session)
+        self._classes = ClassTable(self._session, beside=self._clear_import.button)
         self._slices = SliceList(self._session)
         self._between = BetweenPanel(self._session)
         self.paint_next = PaintNext(self._session)
@@ -100,6 +109,7 @@ class AnnotateStep(QWidget):
             [
                 self._hint,
                 self._classes,
+                self._clear_import,
                 row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place, undo_buttons),
                 self._slices,
                 row(self._complete, self._next, self._save),
@@ -111,6 +121,7 @@ class AnnotateStep(QWidget):
         self._complete.clicked.connect(self.mark_complete)
         self._next.clicked.connect(self.go_to_next)
         self._save.clicked.connect(self.save_wanted)
+        self._clear_import.wanted.connect(self.wanted)
 
     def stop(self) -> None:
         """Listen to the viewer no more, and give the layer's keys back."""
@@ -130,6 +141,7 @@ class AnnotateStep(QWidget):
         return (
             *classes,
             Key(CLASS_KEY, "add a class", self._classes.add_class),
+            Key(MENU_KEY, "clear, or import labels", self._clear_import.open_menu),
             Key(COMPLETE_KEY, "mark the slice complete", self.mark_complete),
             Key(TURN_KEY, "turn the volume: xy, xz, yz", self._turn_to_next),
             Key(NEXT_KEY, "next painted slice", self.go_to_next),

@@ -55,6 +55,11 @@ def class_key(position: int) -> str:
 class ClassTable(QWidget):
     """One row for each class of the annotation.
 
+    Parameters
+    ----------
+    beside : QWidget
+        What to show beside the button that adds a class.
+
     Signals
     -------
     removal_wanted(int, int)
@@ -63,7 +68,7 @@ class ClassTable(QWidget):
 
     removal_wanted = Signal(int, int)
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, beside: QWidget) -> None:
         super().__init__()
         self._session = session
         self._rows: dict[int, _Row] = {}
@@ -80,7 +85,7 @@ class ClassTable(QWidget):
         self._add.clicked.connect(self.add_class)
         layout = column(self, [])
         layout.addLayout(self._grid)
-        layout.addLayout(row(self._add))
+        layout.addLayout(row(self._add, beside))
         session.changed.annotation.connect(self._follow)
         session.changed.classes.connect(self._show_classes)
         session.changed.painted.connect(self._show_counts)

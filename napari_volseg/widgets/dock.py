@@ -89,7 +89,7 @@ class VolSegDock(QWidget):
         self._journaling = Journaling(self.session, self._background, journal)
         self.samples = SamplePage(self._viewer, self._background)
         self._bar = StepBar(STEPS)
-        self.annotate = AnnotateStep(self.session, self.undo)
+        self.annotate = AnnotateStep(self.session, self.undo, self._background, self._memory)
         self.train = TrainStep(self.session, self.undo, self._background, self._memory)
         self.predict = PredictStep(self.session, self._background, self._memory)
         self.review = ReviewStep(self.session, self._background, self._memory, self.undo)
@@ -138,6 +138,7 @@ class VolSegDock(QWidget):
         self.undo.changed.connect(self._journaling.keep)
         self._bar.picked.connect(self.go_to)
         self.annotate.save_wanted.connect(self.save_annotation)
+        self.annotate.wanted.connect(partial(self.go_to, ANNOTATE))
         for wish in (self.annotate.help_wanted, self.header.help_wanted, self._help.closed):
             wish.connect(self._toggle_help)
         self.predict.job.yielded.connect(self._show_figures)

@@ -17,6 +17,7 @@ LABEL_SUFFIXES = {
     ".zarr": "OME-Zarr",
     ".npy": "NumPy",
 }
+LABEL_FILES = "Labels (*.tif *.tiff *.nii *.nii.gz *.npy)"
 SURFACE_SUFFIXES = {".stl": "STL", ".obj": "Wavefront OBJ", ".ply": "PLY"}
 MODEL_SUFFIXES = {".volseg": "VolSeg model"}
 
@@ -53,6 +54,19 @@ def ask_what_to_open(
     """Ask for a file to read; None if the user thinks better of it."""
     filters = ";;".join(f"{words} (*{suffix})" for suffix, words in suffixes.items())
     name, _ = QFileDialog.getOpenFileName(parent, title, memory.get("folder", ""), filters)
+    if not name:
+        return None
+    memory.set("folder", str(Path(name).parent))
+    return Path(name)
+
+
+def ask_for_labels(parent: QWidget, memory: Memory, *, folder: bool) -> Path | None:
+    """Ask for a file of labels, or for an OME-Zarr folder; None if the user thinks better of it."""
+    title, start = "Import labels", memory.get("folder", "")
+    if folder:
+        name = QFileDialog.getExistingDirectory(parent, title, start)
+    else:
+        name, _ = QFileDialog.getOpenFileName(parent, title, start, LABEL_FILES)
     if not name:
         return None
     memory.set("folder", str(Path(name).parent))

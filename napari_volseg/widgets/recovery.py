@@ -46,6 +46,8 @@ def what_is_offered(recovery: Recovery) -> str:
     """Say what an earlier session left."""
     what = "Review" if recovery.in_file else "Unsaved annotation"
     figures = [f"{count(recovery.painted_voxels)} voxels"]
+    if not recovery.painted_voxels and not recovery.reviewed:
+        figures = ["nothing painted any more; undo brings it back"]
     if recovery.reviewed:
         figures.append(f"{count(recovery.reviewed)} objects reviewed")
     return (

@@ -358,6 +358,10 @@ class Reviewing:
             # It was done before a restart, or to an earlier prediction.
             gone, said = ([kept_by(one) for one in some] for some in (act.unsaid, act.said))
             edit = said_again(review, act.name, gone, said)
+        if edit is None and self.painting:
+            # What is labeled of it may be no longer: the next stroke would cut off the rest.
+            number, self.painting = self.painting, 0
+            self.changed.emit(frozenset({number}))
         if edit is not None:
             self._remember(opposite, self._apply(edit))
             told = [state for state in edit.states.values() if state != UNREVIEWED]

@@ -12,6 +12,8 @@ from napari_volseg.widgets.layers import show_slice
 from napari_volseg.widgets.parts import SPACING, button, count, discard, label, on_click, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_volseg.widgets.painted import Painted, PaintedSlice
     from napari_volseg.widgets.session import Session
 
@@ -51,9 +53,26 @@ class SliceList(QWidget):
             for shown in of_axis[:MOST_SHOWN]:
                 line.add(self._button(shown))
             if len(of_axis) > MOST_SHOWN:
-                line.add(label(f"and {len(of_axis) - MOST_SHOWN} more"))
+                line.add(self._more(line, of_axis[MOST_SHOWN:]))
             if not of_axis:
                 line.add(label("none", role="muted"))
+
+    def _more(self, line: _Line, rest: Sequence[PaintedSlice]) -> QWidget:
+        """Return a button that gives way to the rest of a line: so many buttons take their time."""
+        made = button(
+            f"{len(rest)} more",
+            f"list {len(rest)} more {rest[0].view} slices",
+            "List them, too, until something else is painted.",
+        )
+        made.setProperty("slice", True)
+
+        def show() -> None:
+            made.hide()
+            for painted in rest:
+                line.add(self._button(painted))
+
+        on_click(made, show)
+        return made
 
     def _button(self, painted: PaintedSlice) -> QWidget:
         state = "complete" if painted.complete else "touched"

@@ -18,6 +18,7 @@ from napari_volseg.data.journal import open_journal, recoverable
 from napari_volseg.data.journal_log import JournalHeader
 from napari_volseg.data.kept import KeptObject
 from napari_volseg.data.review_state import ReviewState
+from napari_volseg.data.rewriting import clear, import_labels, look_at
 from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.kept import said_after
 
@@ -166,10 +167,15 @@ def random_act(rng):
                 now.labels,
                 tuple(c for c in now.classes if c.id != 3),
             )
-        case "import" | "clear":
-            other_labels = np.zeros(SHAPE, np.uint8)
-            other_labels[plane] = value if kind == "import" else 0
-            return edit(kind, everything, lambda x: other_labels.astype(x.dtype))
+        case "import":
+            values = np.zeros(SHAPE, np.uint8)
+            values[plane] = value + 1
+            given = look_at(values, "a file", SHAPE, 32)
+            choices = {"given": given, "unlabeled": 0, "others": (), "most": 32}
+            return lambda now: import_labels(now.labels, now.classes, now.corrections, **choices)
+        case "clear":
+            box = everything if value else plane
+            return lambda now: clear(now.labels, (), now.corrections, name=kind, box=box)
         case "type":
             dtype = rng.choice([np.uint8, np.uint16, ">u2"])
             return edit(kind, everything, lambda x: x.astype(dtype))

@@ -208,6 +208,18 @@ def model(phantom) -> Model:
 
 
 @pytest.fixture
+def choose(monkeypatch):
+    """Return what answers the dialog that asks which labels to import."""
+
+    def answer(path):
+        monkeypatch.setattr(
+            "napari_volseg.widgets.clear_import.ask_for_labels", lambda *_, folder: path
+        )
+
+    return answer
+
+
+@pytest.fixture
 def no_errors():
     """Fail if napari shows an error meanwhile."""
     before = len(notification_manager.records)

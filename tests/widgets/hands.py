@@ -13,7 +13,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QWidget
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QMenu, QWidget
 from scipy.ndimage import binary_erosion
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
@@ -75,6 +75,15 @@ def press(parent: QWidget, name: str) -> None:
     )
     QTest.mouseClick(button, Qt.MouseButton.LeftButton)
     QApplication.processEvents()
+
+
+def pick(dock: QWidget, text: str) -> None:
+    """Pick an entry of the menu that clears and imports."""
+    press(dock, "clear or import labels")
+    (menu,) = [m for m in dock.findChildren(QMenu) if m.isVisible()]
+    (action,) = [a for a in menu.actions() if a.text().replace("&", "").startswith(text)]
+    action.trigger()
+    menu.close()
 
 
 def main_window(viewer: napari.Viewer) -> QWidget:

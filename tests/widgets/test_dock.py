@@ -151,6 +151,20 @@ def test_marking_complete_shows_in_the_list_and_undo_takes_it_back(viewer, on_ph
     find(on_phantom, "go to xy slice 12, touched")
 
 
+def test_more_slices_than_are_listed_can_be_listed(on_phantom, monkeypatch):
+    monkeypatch.setattr("napari_volseg.widgets.slices.MOST_SHOWN", 2)
+    layer = on_phantom.session.start_annotation()
+    layer.data[3:9:2] = 1
+    layer.data[11] = 2
+    layer.refresh()
+    wait_until(lambda: len(on_phantom.session.painted.slices) == 4, "the paint is found")
+    more = find(on_phantom, "list 2 more xy slices")
+    press(on_phantom, "list 2 more xy slices")
+    assert not more.isVisible()
+    press(on_phantom, "go to xy slice 11, complete")
+    assert visible_slice(on_phantom.session.viewer, layer) == (0, 11)
+
+
 def test_a_painted_slice_is_one_click_away(viewer, painted):
     layer = painted.session.annotation
     press(painted, "go to xz slice 24, complete")

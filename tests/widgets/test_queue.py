@@ -22,6 +22,7 @@ from tests.widgets.hands import (
     find,
     live,
     on_canvas,
+    pick,
     press,
     wait_until,
 )
@@ -386,6 +387,21 @@ def test_what_is_painted_and_erased_changes_the_object_that_is_being_fixed(revie
     annotation.paint((6, 24, 10), 2)
     live(0.02)
     assert prediction.data[6, 24, 10] == 1, "another one is in review"
+
+
+def test_what_is_cleared_takes_nothing_from_the_object_that_was_being_fixed(reviewing):
+    annotation, prediction = reviewing.session.annotation, reviewing.session.prediction
+    key(reviewing, "W")
+    before = prediction.data.copy()
+    press(reviewing, "step Annotate")
+    pick(reviewing, "Clear all")
+    wait_until(lambda: not annotation.data.any(), "all is cleared")
+    # A stroke beside it, of which the box reaches into the object.
+    with annotation.block_history():
+        annotation.paint((6, 2, 2), 2)
+        annotation.paint((6, 9, 9), 2)
+    live(0.05)
+    np.testing.assert_array_equal(prediction.data, before)
 
 
 def test_objects_selected_in_the_table_are_merged(reviewing):

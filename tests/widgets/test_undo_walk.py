@@ -11,11 +11,13 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QMenu
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
+from napari_volseg.data.files import write_labels
+from napari_volseg.data.tiles import slice_region
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import classes_of, history_of, show_slice
 from napari_volseg.widgets.recovery import RecoveryStrip
 from tests.widgets.conftest import close
-from tests.widgets.hands import add_volume, find, live, press, wait_until
+from tests.widgets.hands import add_volume, find, live, pick, press, wait_until
 from tests.widgets.test_between import Proposer
 from tests.widgets.test_queue import SHAPE, begin, blobs, find_objects, key
 from tests.widgets.test_review_state import marked, predict_again, verdicts
@@ -27,8 +29,8 @@ ACTS = 32
 class Walk:
     """A window, the acts that a user can do in it, and all states that it was in."""
 
-    def __init__(self, viewer, dock, rng):
-        self.rng = rng
+    def __init__(self, viewer, dock, rng, folder, choose):
+        self.rng, self.folder, self.choose = rng, folder, choose
         self.open(viewer, dock)
         self.states = [self.state()]
         self.done = []
@@ -168,8 +170,36 @@ class Walk:
     def replace(self):
         self.layer.data = np.roll(self.layer.data, 3, axis=2)
 
-    def clear(self):
-        self.layer.data = np.zeros_like(self.layer.data)
+    def pick_from_menu(self, name):
+        press(self.dock, "step Annotate")
+        pick(self.dock, name)
+
+    def clear_slice(self):
+        self.turn()
+        self.pick_from_menu("Clear slice")
+
+    def clear_all(self):
+        self.pick_from_menu("Clear all")
+
+    def import_labels(self):
+        """Import a file of another annotation, or one that does not say what is unlabeled."""
+        labels = np.zeros(SHAPE, np.uint16)
+        for class_id in self.rng.integers(1, 7, 3):
+            labels[self.turned()] = class_id
+        known = self.rng.random() < 0.5
+        path = self.folder / ("labels.tif" if known else "labels.npy")
+        write_labels(path, labels, self.dock.session.volume)
+        self.choose(path)
+        self.pick_from_menu("Import labels")
+        if not known:
+            choice = find(self.dock, "unlabeled value")
+            wait_until(choice.isVisible, "it is asked")
+            choice.setCurrentIndex(int(self.rng.integers(choice.count())))
+            press(self.dock, "import")
+        wait_until(lambda: not self.viewer.status.startswith("Reading"), "it is read")
+
+    def turned(self):
+        return slice_region(SHAPE, int(self.rng.integers(3)), min(self.voxel()))
 
     def go_to_an_object(self):
         press(self.dock, "step Review")
@@ -223,7 +253,8 @@ class Walk:
 SHARES = {
     **{"stroke": 14, "erase": 5, "fill": 5, "mark_complete": 5, "copy_neighbor": 4},
     **{"turn": 4, "choose_a_layer": 4, "accept_proposals": 5, "undo_and_redo": 5},
-    **{"add_a_class": 4, "rename_a_class": 3, "remove_a_class": 4, "replace": 3, "clear": 2},
+    **{"add_a_class": 4, "rename_a_class": 3, "remove_a_class": 4, "replace": 3},
+    **{"clear_slice": 3, "clear_all": 2, "import_labels": 4},
     **{"verdict": 10, "verdict_on_all": 5, "correct": 10, "merge": 3},
 }
 
@@ -237,11 +268,11 @@ def differing(one, other):
 
 
 def test_a_walk_through_the_window_is_undone_and_redone_to_the_byte(
-    viewer, dock, monkeypatch, tmp_path, no_errors
+    viewer, dock, monkeypatch, tmp_path, choose, no_errors
 ):
     monkeypatch.setattr("napari_volseg.widgets.between.propose_on", Proposer())
     begin(dock, viewer)
-    walk = Walk(viewer, dock, np.random.default_rng(4))
+    walk = Walk(viewer, dock, np.random.default_rng(4), tmp_path, choose)
     walk.walk(ACTS)
     walk.there_and_back()
     mask = dock.session.prediction.data.copy()

@@ -49,7 +49,7 @@ def test_keys_work_on_the_canvas_and_from_the_dock(napari_viewer, napari_dock):
 
 def test_our_keys_take_none_of_naparis(napari_viewer, napari_dock):
     ours = {str(key) for key in napari_dock.session.annotation.keymap}
-    assert len(ours) == 39
+    assert len(ours) == 40
     of_labels = keys_of(Labels)
     of_others = set().union(*(keys_of(x) for x in (Image, Points, Shapes, Surface, Vectors)))
     all_keys = {str(key) for keys in default_shortcuts.values() for key in keys}
