@@ -22,6 +22,8 @@ from napari_volseg.data.volume import Volume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from napari_volseg.data.sparse_labels import AnyLabels
 
 

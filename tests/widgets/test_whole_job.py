@@ -24,7 +24,7 @@ from tests.widgets.hands import (
     wait_until,
 )
 
-SECONDS = 4
+STEPS = 8
 SLICES = (1, 22), (2, 25), (0, 10), (0, 14)
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
@@ -127,7 +127,7 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     assert annotation.data[12].any()
 
     # Train and predict; paint where it teaches most; train on, from what is known.
-    find(dock, "minutes to train").setValue(SECONDS / 60)
+    find(dock, "steps").setValue(STEPS)
     hands.train_and_predict()
     assert session.prediction.data.all()
     hands.picture("predicted")
