@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,6 +103,35 @@ class Corrections:
             return np.zeros((BLOCK_SIZE,) * 3, bool)
         marks: NDArray[np.bool_] = unpack(self.blocks[index].patches[0], MARKS) > 0
         return marks
+
+
+def marking_act(
+    name: str,
+    dtype: np.dtype[Any],
+    pieces: Iterable[tuple[Region, NDArray[Any], NDArray[Any]]],
+    corrections: Corrections,
+    corrected: bool,
+) -> Act:
+    """Make an act of what boxes held before and hold after it.
+
+    Parameters
+    ----------
+    name : str
+    dtype : dtype
+        Of the labels after it.
+    pieces : iterable of (box, before, after)
+    corrections : Corrections
+        Without it.
+    corrected : bool
+        Whether what changes is marked as corrected, or as that no longer.
+    """
+    patches: list[Patch] = []
+    marks: list[Patch] = []
+    for box, before, after in pieces:
+        patches += make_act(name, box, after, before).patches
+        corrections, changed = corrections.marked(box, after != before, corrected)
+        marks += changed
+    return Act(name, dtype.str, tuple(patches), marks=corrections.like(marks))
 
 
 def _blocks_of(box: Region) -> Iterable[Index]:

@@ -14,7 +14,7 @@ from napari_volseg.data.annotation import UNLABELED, Annotation, LabelClass
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.contents import Contents
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.labels import as_labels
+from napari_volseg.data.labels import READ_AT_ONCE, as_labels
 from napari_volseg.data.reading import lazy, reading
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
@@ -41,9 +41,6 @@ _FORMATS = (
     _ZARR,
     _Format((".npy",), numpy_file.read, numpy_file.write),
 )
-_READ = (64, 256, 256)
-"""Voxels of sparse labels that are made an array of at once."""
-
 SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.suffixes)
 """Suffixes of the formats that can be read and written, longer ones first."""
 
@@ -181,7 +178,7 @@ def write_labels(
             f"{path}: labels of shape {annotation.labels.shape} do not fit {volume.name} "
             f"of shape {volume.shape}"
         )
-    image = lazy(labels, path, _READ)[None] if sparse else annotation.labels[None]
+    image = lazy(labels, path, READ_AT_ONCE)[None] if sparse else annotation.labels[None]
     _write(path, replace(contents_of(volume), image=image, classes=annotation.classes))
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from napari_volseg.data.sparse_labels import SparseLabels, labeled_boxes
-from napari_volseg.data.tiles import around, box_size, relative, whole_region
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import around, box_size, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,19 +175,6 @@ def make_act(
         if not np.array_equal(values[inside], instead_of[inside]):
             patches.append(_pack(piece, values[inside]))
     return Act(name, values.dtype.str, tuple(patches), classes)
-
-
-def removal(labels: AnyLabels, classes: tuple[LabelClass, ...], class_id: int, into: int) -> Act:
-    """Make an act that removes one of some classes; its voxels get another label."""
-    left = tuple(c for c in classes if c.id != class_id)
-    name = "remove a class"
-    patches: list[Patch] = []
-    sparse = isinstance(labels, SparseLabels)
-    for box in labeled_boxes(labels) if sparse else [whole_region(labels.shape)]:
-        before = labels[box]
-        after = np.where(before == class_id, labels.dtype.type(into), before)
-        patches += make_act(name, box, after, before).patches
-    return Act(name, labels.dtype.str, tuple(patches), left)
 
 
 def exchange(

@@ -18,7 +18,7 @@ ALL_LABELED = -1
 """A value that no label has: with it as the unlabeled one, every voxel is labeled."""
 
 READ_AT_ONCE = (64, 256, 256)
-"""Voxels of an image of labels, where it is too large to be read at once."""
+"""Voxels of labels that are an array at once, where all of them would be too large for one."""
 
 _LARGEST = int(np.iinfo(np.uint16).max)
 

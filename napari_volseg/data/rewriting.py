@@ -1,4 +1,4 @@
-"""Acts that change an annotation at many places at once: clear it, import labels into it."""
+"""Acts that change an annotation at many places: clear it, import labels, remove a class."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED, LabelClass, default_classes, with_classes
+from napari_volseg.data.corrections import marking_act
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Patch, make_act, pieces, unpack
 from napari_volseg.data.labels import ALL_LABELED, as_labels
+from napari_volseg.data.sparse_labels import SparseLabels, labeled_boxes
 from napari_volseg.data.tiles import whole_region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
 
 
@@ -201,6 +204,19 @@ def import_labels(
     return act
 
 
+def removal(labels: AnyLabels, classes: tuple[LabelClass, ...], class_id: int, into: int) -> Act:
+    """Make an act that removes one of some classes; its voxels get another label."""
+    left = tuple(c for c in classes if c.id != class_id)
+    name = "remove a class"
+    patches: list[Patch] = []
+    sparse = isinstance(labels, SparseLabels)
+    for box in labeled_boxes(labels) if sparse else [whole_region(labels.shape)]:
+        before = labels[box]
+        after = np.where(before == class_id, labels.dtype.type(into), before)
+        patches += make_act(name, box, after, before).patches
+    return Act(name, labels.dtype.str, tuple(patches), left)
+
+
 def count_changed(act: Act, labels: NDArray[Any]) -> int:
     """Return how many voxels an act would change."""
     return sum(
@@ -218,12 +234,10 @@ def _rewrite(
     dtype: np.dtype[Any],
 ) -> Act:
     """Make an act of what becomes of a box, piece by piece; what changes is no correction."""
-    patches: list[Patch] = []
-    marks: list[Patch] = []
-    for piece in pieces(box):
-        before = labels[piece]
-        after = change(piece, before)
-        patches += make_act(name, piece, after, before).patches
-        corrections, changed = corrections.marked(piece, after != before, False)
-        marks += changed
-    return Act(name, dtype.str, tuple(patches), marks=corrections.like(marks))
+
+    def changes() -> Iterator[tuple[Region, NDArray[Any], NDArray[Any]]]:
+        for piece in pieces(box):
+            before = labels[piece]
+            yield piece, before, change(piece, before)
+
+    return marking_act(name, dtype, changes(), corrections, False)

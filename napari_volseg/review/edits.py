@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED
+from napari_volseg.data.corrections import marking_act
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, exchange, make_act, unpack
 from napari_volseg.data.tiles import around, crop_around, relative
@@ -125,9 +126,8 @@ class Edit:
             Of the annotation.
         """
         before = labels[self.box]
-        after = self.annotate(review, before)
-        marked, marks = corrections.marked(self.box, after != before, True)
-        return replace(make_act(self.name, self.box, after, before), marks=marked.like(marks))
+        pieces = [(self.box, before, self.annotate(review, before))]
+        return marking_act(self.name, labels.dtype, pieces, corrections, True)
 
 
 def _with(act: Act, values: NDArray[Any], box: Region) -> NDArray[Any]:

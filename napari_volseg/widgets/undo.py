@@ -16,7 +16,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.history import Act, Exchange, History, exchange, make_act, removal
+from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
+from napari_volseg.data.rewriting import removal
 from napari_volseg.data.sparse_labels import changed_boxes
 from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.layers import (
