@@ -14,7 +14,7 @@ help:
 	@echo "            $(DEMO)/demo.png and prints the IoU. Then, if this is a terminal with a"
 	@echo "            display, opens the window on the sample (never with CI set or"
 	@echo "            DEMO_WINDOW=0; always with DEMO_WINDOW=1)"
-	@echo "make test   lint, then the whole test suite, on a virtual display if there is none"
+	@echo "make test   lint, then the whole test suite, on virtual displays if Xvfb is there"
 	@echo "make lint   ruff, mypy, deptry, typos, validate-pyproject"
 	@echo "make bench  the benchmarks that take less than 20 minutes together on two cores; figures"
 	@echo "            go to $(BENCH), tables are printed"
@@ -37,7 +37,7 @@ demo: setup
 # a second process does not.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	tools/with_display.sh $(BIN)/pytest -q -n auto --maxprocesses 4
+	$(BIN)/pytest -q -n auto --maxprocesses 4
 
 lint: setup
 	$(BIN)/ruff check .

@@ -94,15 +94,9 @@ def in_review(dock) -> str:
 def key(dock, letter: str, modifier=Qt.KeyboardModifier.NoModifier) -> None:
     """Press a key in the table, and wait until what it does is done."""
     table = find(dock, "objects")
-
-    def focused() -> bool:
-        # Tests that run beside share the display, and take the focus away at any time.
-        if not table.hasFocus():
-            table.window().activateWindow()
-            table.setFocus()
-        return bool(table.hasFocus())
-
-    wait_until(focused, "the table has the focus")
+    table.window().activateWindow()
+    table.setFocus()
+    wait_until(table.hasFocus, "the table has the focus")
     QTest.keyClick(table, letter, modifier)
     wait_until(lambda: not dock.review.objects.queue.reviewing.working, "it is done")
 
