@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QMainWindow
+from qtpy.QtCore import QEvent, QThreadPool
+from qtpy.QtWidgets import QApplication, QMainWindow
 
 from napari_volseg.data.intensity import measure_intensity
 from napari_volseg.data.phantom import kidney_phantom
@@ -37,12 +38,26 @@ def phantom() -> tuple[Volume, Annotation]:
     return kidney_phantom(SHAPE)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def libraries_are_no_garbage():
+    """Leave what libraries hold out of the searches that napari's fixture makes for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def as_new():
     """Begin with the choices of someone who has never opened the window."""
     # Where napari keeps no settings of plugins, nothing is left from another test.
     if (choices := Memory()._choices) is not None:
         choices.reset()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(qapp):
+    """Delete at the end what was to be deleted later: outside an event loop Qt never does."""
+    yield
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
 
 
 @pytest.fixture
