@@ -113,7 +113,8 @@ def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> N
     import numpy as np
 
     from napari_volseg.data.sparse_labels import SparseLabels
-    from napari_volseg.widgets import large, layers
+    from napari_volseg.inference import large
+    from napari_volseg.widgets import layers
     from napari_volseg.widgets.dock import VolSegDock
     from napari_volseg.widgets.recovery import RecoveryStrip
     from tests.widgets.hands import find, live, main_window, paint, press, screenshot, wait_until

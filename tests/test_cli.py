@@ -25,7 +25,9 @@ from napari_volseg.cli import main
 from napari_volseg.cli.train import read_cases
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import write_volume
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
+from napari_volseg.inference import large
 from napari_volseg.sparse.config import TrainingConfig
 
 SPACING = (2.0, 1.0, 0.5)
@@ -151,6 +153,20 @@ def test_train_saves_a_model_with_its_settings(run, case, tmp_path):
     assert checkpoint.training["flips"] is False
     assert checkpoint.config["channels"] == 2
     assert checkpoint.spacing == SPACING
+
+
+def test_a_large_annotation_is_held_in_blocks_and_trained_on_alike(
+    run, case, tmp_path, monkeypatch
+):
+    files = case / "image.ome.tif", case / "annotation.tif"
+    trained = []
+    for part in (large.SMALL_PART, 0):
+        monkeypatch.setattr(large, "SMALL_PART", part)
+        (found,) = read_cases(files, unlabeled=0)
+        assert isinstance(found.annotation.labels, np.ndarray if part else SparseLabels)
+        assert run("train", *files, "-o", tmp_path / "m.volseg", *QUICK)[0] == 0
+        trained.append(load_model(tmp_path / "m.volseg").weights)
+    assert all((trained[0][name] == trained[1][name]).all() for name in trained[0])
 
 
 def test_train_takes_many_images(run, case, tmp_path):

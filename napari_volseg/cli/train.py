@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_volseg.cli.terminal import naming, progress, say, stop_on_interrupt
 from napari_volseg.data.annotation import UNLABELED, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import holds_zero, read_annotation, read_volume
+from napari_volseg.inference.large import is_large
 from napari_volseg.models.checkpoint import config_from_json, load_model, save_model
 from napari_volseg.review.reliability import evidence_json, held_out_figures, reliability_advice
 from napari_volseg.sparse.config import TrainingConfig
@@ -83,14 +85,15 @@ def read_cases(files: Sequence[Path], unlabeled: int, proposals: Path | None = N
     cases = []
     labels = [*files[1::2], *([proposals] if proposals else [])]
     from_zero = unlabeled != UNLABELED and any(holds_zero(path) for path in labels)
+    read = partial(read_annotation, unlabeled=unlabeled, from_zero=from_zero)
     for image, annotation in zip(files[::2], files[1::2], strict=True):
         volume = read_volume(image)
         with naming(annotation):
-            painted = read_annotation(annotation, unlabeled=unlabeled, from_zero=from_zero)
+            painted = read(annotation, in_blocks=is_large(volume.shape))
             cases.append(Case(volume, painted))
     if proposals:
         with naming(proposals):
-            proposed = read_annotation(proposals, unlabeled=unlabeled, from_zero=from_zero)
+            proposed = read(proposals, in_blocks=is_large(cases[0].volume.shape))
             cases[0] = replace(cases[0], proposals=proposed.labels)
     return cases
 

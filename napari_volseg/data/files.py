@@ -14,7 +14,7 @@ from napari_volseg.data.annotation import UNLABELED, Annotation, LabelClass
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.contents import Contents
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.labels import READ_AT_ONCE, as_labels
+from napari_volseg.data.labels import READ_AT_ONCE, as_labels, as_sparse_labels, has_zero
 from napari_volseg.data.reading import lazy, reading
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
@@ -77,6 +77,7 @@ def read_annotation(
     unlabeled: int = UNLABELED,
     from_zero: bool | None = None,
     classes: Sequence[LabelClass] = (),
+    in_blocks: bool = False,
 ) -> Annotation:
     """Open sparse or dense labels, in the formats of ``read_volume``, into memory.
 
@@ -93,6 +94,8 @@ def read_annotation(
     classes : sequence of LabelClass
         Names and colors; without them, those that ``write_labels`` stored in the file,
         else default ones.
+    in_blocks : bool
+        Whether to hold them as ``SparseLabels``, for those too large for an array.
 
     Raises
     ------
@@ -101,8 +104,13 @@ def read_annotation(
         are negative, above 65535 or not among the classes.
     """
     path = Path(path)
-    values, stored = read_values(path)
-    labels = as_labels(values, str(path), unlabeled, from_zero)
+    contents = _read_labels(path)
+    image, stored = contents.image[0], contents.classes
+    labels: AnyLabels
+    if in_blocks:
+        labels = as_sparse_labels(image, str(path), unlabeled, from_zero)
+    else:
+        labels = as_labels(np.asarray(image), str(path), unlabeled, from_zero)
     return _annotation(labels, tuple(classes) or (stored if unlabeled == UNLABELED else ()), path)
 
 
@@ -114,13 +122,17 @@ def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]
     InputError
         As ``read_volume``, and for several channels.
     """
-    path = Path(path)
+    contents = _read_labels(Path(path))
+    return np.asarray(contents.image[0]), contents.classes
+
+
+def _read_labels(path: Path) -> Contents:
     contents = _read(path)
     if contents.channels != 1:
         raise InputError(
             f"{path}: {contents.channels} channels; an annotation has one, with a number per class"
         )
-    return np.asarray(contents.image[0]), contents.classes
+    return contents
 
 
 def holds_zero(path: str | Path) -> bool:
@@ -129,9 +141,9 @@ def holds_zero(path: str | Path) -> bool:
     Raises
     ------
     InputError
-        As ``read_volume``.
+        As ``read_volume``, and for several channels.
     """
-    return bool((np.asarray(_read(Path(path)).image) == 0).any())
+    return has_zero(_read_labels(Path(path)).image[0])
 
 
 def read_classes(path: str | Path) -> tuple[LabelClass, ...]:

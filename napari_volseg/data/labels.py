@@ -76,24 +76,34 @@ def as_labels(
     return labels.astype(np.uint8) if high <= np.iinfo(np.uint8).max else labels
 
 
-def as_sparse_labels(image: Any, where: str) -> SparseLabels:
-    """Return an image (Z, Y, X) of labels, 0 unlabeled, of which it is never held all.
+def as_sparse_labels(
+    image: Any, where: str, unlabeled: int = UNLABELED, from_zero: bool | None = None
+) -> SparseLabels:
+    """Return an image (Z, Y, X) of labels as ``as_labels`` does, of which it is never held all.
 
     Parameters
     ----------
     image : array, lazy
-    where : str
-        A file or a layer, named in errors.
+    where, unlabeled, from_zero
+        As of ``as_labels``.
 
     Raises
     ------
     InputError
         As ``as_labels``.
     """
+    if from_zero is None:
+        from_zero = unlabeled != UNLABELED and has_zero(image)
     labels = SparseLabels(image.shape, np.uint8)
     for tile in tile_grid(labels.shape, READ_AT_ONCE):
-        found = as_labels(np.asarray(image[tile.write]), where)
+        found = as_labels(np.asarray(image[tile.write]), where, unlabeled, from_zero)
         if found.dtype.itemsize > labels.dtype.itemsize:
             labels = labels.astype(found.dtype)
         labels[tile.write] = found
     return labels
+
+
+def has_zero(image: Any) -> bool:
+    """Whether a lazy image (Z, Y, X) holds the value 0, which may be a class in it."""
+    tiles = tile_grid(image.shape, READ_AT_ONCE)
+    return any((np.asarray(image[tile.write]) == 0).any() for tile in tiles)

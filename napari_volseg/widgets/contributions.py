@@ -18,8 +18,8 @@ from napari_volseg.data.files import read_classes, read_volume, write_labels
 from napari_volseg.data.labels import as_labels, as_sparse_labels
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
+from napari_volseg.inference.large import is_large
 from napari_volseg.widgets.geometry import layer_geometry, volume_from_layer
-from napari_volseg.widgets.large import is_large
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     ANNOTATION_OPACITY,

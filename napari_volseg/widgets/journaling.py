@@ -11,8 +11,8 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_volseg.data.journal import Recovery, recoverable
+from napari_volseg.inference.large import labels_for
 from napari_volseg.widgets.autosave import SAVED, SAVING, Autosave
-from napari_volseg.widgets.large import labels_for
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     ANNOTATION_OPACITY,

@@ -15,8 +15,8 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import History
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
+from napari_volseg.inference.large import labels_for
 from napari_volseg.widgets.geometry import volume_from_layer
-from napari_volseg.widgets.large import labels_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.tiles import slice_region
+from napari_volseg.inference.large import is_large
 from napari_volseg.training.events import PreviewRequest
-from napari_volseg.widgets.large import is_large
 from napari_volseg.widgets.layers import (
     classes_of,
     middle_of_view,

@@ -15,7 +15,7 @@ from psygnal import Signal, SignalGroup
 from napari_volseg.data.annotation import COLORS, LabelClass, default_classes, with_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
-from napari_volseg.widgets.large import check_annotation
+from napari_volseg.widgets.checks import check_annotation
 from napari_volseg.widgets.layers import (
     ANNOTATION,
     MAX_CLASSES,

@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QLabel, QWidget
 
-from napari_volseg.widgets.large import labels_for
+from napari_volseg.inference.large import labels_for
 from napari_volseg.widgets.layers import UNCERTAINTY, geometry_of, note, region_on_view
 from napari_volseg.widgets.parts import label, named, row
 

@@ -7,6 +7,7 @@ import pytest
 
 from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.files import read_annotation
 from napari_volseg.data.labels import as_sparse_labels
 from napari_volseg.data.sparse_labels import (
     SparseLabels,
@@ -129,3 +130,17 @@ def test_a_file_of_labels_is_read_piece_by_piece(both):
     dense[0, 0, 0] = 0.5
     with pytest.raises(InputError, match="fractions"):
         as_sparse_labels(dense, "labels.npy")
+
+
+@pytest.mark.parametrize("zeros", [False, True], ids=["zero is no class", "zero is a class"])
+def test_another_value_may_mean_unlabeled_in_a_file_read_piece_by_piece(both, tmp_path, zeros):
+    _, dense = both
+    values = np.where(dense == 0, 255, dense if not zeros else dense - 1).astype(np.uint8)
+    np.save(tmp_path / "labels.npy", values)
+    at_once, in_blocks = (
+        read_annotation(tmp_path / "labels.npy", unlabeled=255, in_blocks=sparse)
+        for sparse in (False, True)
+    )
+    assert isinstance(in_blocks.labels, SparseLabels) and in_blocks.classes == at_once.classes
+    np.testing.assert_array_equal(at_once.labels, dense)
+    np.testing.assert_array_equal(in_blocks.labels[:], dense)

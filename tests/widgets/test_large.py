@@ -11,10 +11,11 @@ from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.files import read_annotation, write_volume
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region
+from napari_volseg.inference import large
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training.loop import train
-from napari_volseg.widgets import large, preview
+from napari_volseg.widgets import preview
 from napari_volseg.widgets.contributions import read_layers
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, show_slice

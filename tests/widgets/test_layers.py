@@ -8,7 +8,8 @@ from napari.layers import Image, Labels
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
-from napari_volseg.widgets import large, layers
+from napari_volseg.widgets import layers
+from napari_volseg.widgets.checks import check_annotation
 
 GEOMETRY = {
     "scale": (2.0, 0.5, 0.25),
@@ -140,7 +141,7 @@ def test_classes_stay_with_the_layer_and_give_its_colors():
 def test_labels_that_cannot_be_the_annotation_are_refused(data, what_to_do):
     volume = Volume(np.zeros((1, 3, 4, 5), np.uint8))
     with pytest.raises(InputError, match=what_to_do):
-        large.check_annotation(Labels(data, name="labels"), volume)
+        check_annotation(Labels(data, name="labels"), volume)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
