@@ -47,6 +47,15 @@ def test_few_voxels_move_trust_little():
         assert LEAST_TRUST <= of_part < 0.5
 
 
+def test_strokes_keep_trust_near_equal_however_many_their_voxels_are():
+    few, many = (opinions_and_classes(0.5, 0.4, voxels=n) for n in (2_000, 20_000))
+    of_slices, half, of_strokes = (fit_trust(*many, strokes) for strokes in (0.0, 0.5, 1.0))
+    for slices, between, strokes in zip(of_slices, half, of_strokes, strict=True):
+        assert abs(strokes - 0.5) < abs(between - 0.5) < abs(slices - 0.5)
+    assert abs(of_strokes[0] - 0.5) < 0.5 * abs(of_slices[0] - 0.5)
+    assert of_strokes == pytest.approx(fit_trust(*few, 1.0), abs=0.05)
+
+
 def test_trust_is_bounded_also_where_an_opinion_is_certain():
     opinions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).repeat(1, 1, 1000)
     classes = torch.tensor([0, 1]).repeat(1000)
@@ -101,9 +110,8 @@ def test_only_strokes_leave_open_how_common_classes_are():
     whole, half, strokes = (
         fit_belief(opinions, classes, [100] * 3, part, anywhere[None]) for part in (0.0, 0.5, 1.0)
     )
-    assert whole.trust == half.trust == strokes.trust
     assert whole.shift == (0, 0, 0) and strokes.shift[0] > 0.3
-    np.testing.assert_allclose(half.shift, np.array(strokes.shift) / 2)
+    np.testing.assert_allclose(half.shift, np.array(strokes.shift) / 2, rtol=0.02)
 
 
 def test_a_shift_is_added_to_the_classes():

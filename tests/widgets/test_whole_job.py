@@ -165,9 +165,10 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     np.testing.assert_array_equal(annotation.data, corrected)
 
     # Train on, warm; what is locked stays.
-    steps = session.model.checkpoint.step
+    before = session.model.checkpoint
     hands.train_and_predict()
-    assert session.model.checkpoint.step != steps or session.model.checkpoint.step > 0
+    assert session.model.checkpoint is not before
+    assert session.model.checkpoint.seconds > before.seconds, "it was not begun anew"
     assert (session.prediction.data[kept] == class_id).all()
 
     # Compare with the truth, and save the report.
