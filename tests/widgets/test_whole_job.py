@@ -119,7 +119,7 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     assert annotation.data[14].all()
     hands.picture("completed")
     hands.key(Qt.Key.Key_I)
-    wait_until(lambda: any("propos" in x.name for x in viewer.layers), "slices are proposed")
+    wait_until(lambda: any("propos" in x.name for x in viewer.layers), "slices are proposed", 240)
     hands.picture("proposed")
     before = np.count_nonzero(annotation.data)
     hands.key(Qt.Key.Key_Y, SHIFT)
