@@ -196,6 +196,37 @@ def make_object(
     return FoundObject(number, mask_label, voxels, (z, y, x), (sides[0], sides[1], sides[2]))
 
 
+@dataclass
+class Tally:
+    """The voxels of an object, counted piece by piece."""
+
+    voxels: int = 0
+    sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    first: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+
+    def add(self, box: Region, member: NDArray[np.bool_]) -> None:
+        """Count the voxels that it has in a box; pieces must not overlap."""
+        ends = []
+        for axis, side in enumerate(box):
+            others = tuple(a for a in range(3) if a != axis)
+            areas = np.count_nonzero(member, axis=others)
+            there = np.flatnonzero(areas)
+            if not len(there):
+                return
+            self.sums[axis] += int(areas[there] @ (there + side.start))
+            ends.append((side.start + int(there[0]), side.start + int(there[-1])))
+        self.voxels += int(areas.sum())
+        first, last = ([end[i] for end in ends] for i in (0, 1))
+        self.first = [min(pair) for pair in zip(first, self.first or first, strict=True)]
+        self.last = [max(pair) for pair in zip(last, self.last or last, strict=True)]
+
+    def describe(self, number: int, class_id: int) -> FoundObject:
+        """Return the object; it must have a voxel."""
+        box = [slice(a, b + 1) for a, b in zip(self.first, self.last, strict=True)]
+        return make_object(number, class_id, self.voxels, [s / self.voxels for s in self.sums], box)
+
+
 def check_shape(volume: Volume, objects: Objects) -> None:
     """Refuse objects of another volume.
 

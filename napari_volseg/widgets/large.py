@@ -6,11 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.inference.cgroup import memory_left
+from napari_volseg.inference.cgroup import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +27,7 @@ objects together take about sixteen bytes a voxel."""
 
 def is_large(shape: Sequence[int]) -> bool:
     """Whether a volume of that shape (z, y, x) has too many voxels for arrays of labels."""
-    free = min(psutil.virtual_memory().available, memory_left())
-    return math.prod(shape) > SMALL_PART * free
+    return math.prod(shape) > SMALL_PART * free_bytes()
 
 
 def labels_for(shape: Sequence[int], dtype: DTypeLike) -> AnyLabels:

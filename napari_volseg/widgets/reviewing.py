@@ -17,10 +17,10 @@ from qtpy.QtCore import QTimer
 from napari_volseg.data.annotation import with_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.kept import kept_by
-from napari_volseg.data.tiles import whole_region
+from napari_volseg.data.parts import take_over
 from napari_volseg.review.again import said_again
-from napari_volseg.review.edits import Edit, Review, apply, painted, reject_all, restore, say_of
-from napari_volseg.review.kept import cut_out, most_shared, overlap, put_kept
+from napari_volseg.review.edits import Edit, Review, apply, reject_all, restore, say_of
+from napari_volseg.review.kept import cut_out_all, most_shared, overlap, put_kept
 from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
@@ -28,8 +28,9 @@ from napari_volseg.review.queue import (
     REJECTED,
     UNREVIEWED,
     MeasuredObject,
-    measure_object,
+    measure_objects,
 )
+from napari_volseg.review.reshape import painted
 from napari_volseg.widgets.layers import classes_of, history_of, noted
 from napari_volseg.widgets.parts import count
 from napari_volseg.widgets.strokes import stroke_of
@@ -103,7 +104,7 @@ class Reviewing:
         states = {number: one.state for number, one in found.kept.items()}
         self._review = Review(found.objects, prediction.data, states)
         self.measured = {m.id: m for m in found.measured}
-        put_kept(prediction.data, whole_region(prediction.data.shape), found.kept.values())
+        take_over(prediction.data, found.mask, [one.box for one in found.kept.values()])
         prediction.refresh(extent=False)
         keep_in(self._session, self._all_kept())
         prediction.events.paint.connect(self._protect)
@@ -310,7 +311,7 @@ class Reviewing:
         if objects is None:
             return []
         changed = [n for n in edit.classes if n in objects and self.state(n) == UNREVIEWED]
-        return [cut_out(objects, n, UNREVIEWED) for n in changed]
+        return cut_out_all(objects, dict.fromkeys(changed, UNREVIEWED))
 
     def _apply(self, edit: Edit) -> Edit:
         """Put an edit into the prediction; return what takes it back."""
@@ -326,15 +327,16 @@ class Reviewing:
         objects, doubt = self._review.objects, noted(self._prediction).get("doubt")
         for number in edit.classes:
             self.measured.pop(number, None)
-            if number in objects:
-                found = objects.get(number)
-                self.measured[number] = measure_object(objects, found, self._volume.spacing, doubt)
+        left = [n for n in edit.classes if n in objects]
+        for one in measure_objects(objects, left, self._volume.spacing, doubt):
+            self.measured[one.id] = one
         numbers = frozenset({*edit.states, *edit.classes})
         for number in numbers:
             self._kept.pop(number, None)
-            if number in objects and self.state(number) != UNREVIEWED:
-                kept = self._kept[number] = cut_out(objects, number, self.state(number))
-                self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
+        said = {n: self.state(n) for n in numbers if self.state(n) != UNREVIEWED}
+        for number, kept in zip(said, cut_out_all(objects, said), strict=True):
+            self._kept[number] = kept
+            self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
         keep_in(self._session, self._all_kept())
         if self.state(self.painting) != CORRECTED:
             self.painting = 0
@@ -384,5 +386,7 @@ class Reviewing:
     def _put_kept(self, box: Region) -> None:
         if self._prediction is not None and self.possible:
             locked = [one for one in self._kept.values() if one.state in LOCKED]
-            put_kept(self._prediction.data[box], box, locked)
+            values = self._prediction.data[box]
+            put_kept(values, box, locked)
+            self._prediction.data[box] = values
             self._prediction.refresh(extent=False)

@@ -12,7 +12,7 @@ from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
     largest_slice,
-    measure_object,
+    measure_objects,
     queue_order,
     review_table,
     reviewed_share,
@@ -35,7 +35,7 @@ def mask():
 
 def measure(mask, doubt=None):
     objects = find_objects(mask)
-    return [measure_object(objects, o, SPACING, doubt) for o in objects.found]
+    return measure_objects(objects, [o.id for o in objects.found], SPACING, doubt)
 
 
 def test_objects_are_measured_in_physical_units(mask):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_volseg.data.annotation import default_classes
-from napari_volseg.review.edits import merged
+from napari_volseg.review.reshape import merged
 from napari_volseg.widgets import reviewing as reviewing_module
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, note
