@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review import edits, reshape
 from napari_volseg.review.edits import Review, apply
 from napari_volseg.review.objects import find_objects
@@ -28,16 +29,17 @@ def mask():
 
 
 @pytest.fixture
-def review(mask):
-    return Review(find_objects(mask), mask, {})
+def review(mask, hold):
+    held = hold(mask)
+    return Review(find_objects(held), held, {})
 
 
 def snapshot(review):
     return (
         review.objects.found,
         dict(review.states),
-        review.objects.labels.copy(),
-        review.mask.copy(),
+        review.objects.labels[:].copy(),
+        review.mask[:].copy(),
     )
 
 
@@ -49,18 +51,28 @@ def assert_same(one, other):
 
 def assert_consistent(review):
     """The objects are those that their labels show, of the class that the mask has there."""
-    assert set(np.unique(review.objects.labels)) == {0, *(o.id for o in review.objects.found)}
+    assert set(np.unique(review.objects.labels[:])) == {0, *(o.id for o in review.objects.found)}
     for o in review.objects.found:
-        member = review.objects.labels == o.id
+        member = review.objects.labels[:] == o.id
         inside = np.zeros_like(member)
         inside[o.box] = True
         assert o.voxels == member.sum() and not (member & ~inside).any()
         value = 1 if review.states.get(o.id) == REJECTED else o.mask_label
-        assert (review.mask[member] == value).all()
+        assert (review.mask[:][member] == value).all()
+
+
+def annotated(edit, review, annotation):
+    """Return what an edit makes of an annotation."""
+    made = annotation.copy()
+    for box, before, after in edit.annotate(review, annotation):
+        np.testing.assert_array_equal(before, annotation[box])
+        made[box] = after
+    return made
 
 
 EDITS = {
     "reject": lambda r: edits.reject(r, 1),
+    "reject some": lambda r: edits.reject_all(r, "reject 2", [1, 3]),
     "take": lambda r: edits.taken(r, 1),
     "fill": lambda r: reshape.with_holes_filled(r, 1),
     "smooth": lambda r: reshape.smoothed(r, 2, ISOTROPIC),
@@ -89,29 +101,27 @@ def test_a_rejected_object_is_background_and_can_be_restored(review, mask):
     edit = edits.reject(review, 3)
     annotation = np.zeros_like(mask)
     annotation[2, 3, 24] = 3
-    ((box, before, painted),) = edit.annotate(review, annotation)
-    np.testing.assert_array_equal(before, annotation[box])
-    assert (painted == 1).all()
+    painted = annotated(edit, review, annotation)
+    assert (painted[2:7, 3:10, 24:28] == 1).all() and painted.sum() == 5 * 7 * 4
     review, _ = apply(review, edit)
     assert review.states == {3: REJECTED}
     assert (review.mask[2:7, 3:10, 24:28] == 1).all()
     edit = edits.restore(review, 3, ACCEPTED)
-    annotation[box] = painted
-    annotation[2, 3, 24] = 3
-    ((_, _, left),) = edit.annotate(review, annotation)
-    assert left[0, 0, 0] == 3 and left.sum() == 3
+    painted[2, 3, 24] = 3
+    left = annotated(edit, review, painted)
+    assert left[2, 3, 24] == 3 and left.sum() == 3
     review, _ = apply(review, edit)
     assert review.states == {3: ACCEPTED} and review.mask[4, 5, 25] == 3
 
 
 def test_a_correction_teaches_its_object_but_paint_stays_where_nothing_changes(review):
     edit = reshape.with_holes_filled(review, 1)
-    annotation = np.zeros_like(review.mask)
+    annotation = np.zeros_like(review.mask[:])
     annotation[2, 3, 3] = 3
     annotation[4, 6, 6] = 1  # the hole itself
-    ((_, _, painted),) = edit.annotate(review, annotation)
-    assert painted[2, 3, 3] == 2 and painted[0, 0, 0] == 3
-    assert (painted == 2).sum() == painted.size - 1
+    painted = annotated(edit, review, annotation)
+    assert painted[4, 6, 6] == 2 and painted[2, 3, 3] == 3
+    assert (painted == 2).sum() == 5 * 7 * 7 - 1
     review, _ = apply(review, edit)
     assert review.mask[4, 6, 6] == 2 and review.objects.get(1).voxels == 5 * 7 * 7
     assert review.states == {1: CORRECTED}
@@ -137,7 +147,7 @@ def test_merged_objects_hang_together_and_have_the_class_of_the_first(review):
 
 
 def test_what_is_painted_joins_the_object_and_what_is_erased_leaves_it(review):
-    annotation = np.where(review.objects.labels == 2, 2, 0)
+    annotation = np.where(review.objects.labels[:] == 2, 2, 0)
     annotation[4, 5, 18:23] = 2
     annotation[4, 5, 14] = 0
     annotation[4, 5, 23:26] = 2  # the last two are of another object
@@ -161,6 +171,18 @@ def test_what_is_painted_joins_the_object_and_what_is_erased_leaves_it(review):
 def test_what_cannot_be_done_is_refused(review, make, words):
     with pytest.raises(InputError, match=words):
         make(review)
+
+
+def test_a_fix_that_would_not_fit_into_memory_is_refused(review, monkeypatch):
+    monkeypatch.setattr(reshape, "free_bytes", lambda: 1000)
+    if not isinstance(review.mask, SparseLabels):
+        assert reshape.with_holes_filled(review, 1).states == {1: CORRECTED}
+        return
+    for make in (EDITS[name] for name in ("fill", "smooth", "merge", "split")):
+        with pytest.raises(InputError, match="looked at as a whole, which takes"):
+            make(review)
+    for name in ("reject", "take", "paint"):
+        assert_consistent(apply(review, EDITS[name](review))[0])
 
 
 def dumbbell(spacing):
