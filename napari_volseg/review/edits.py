@@ -1,7 +1,7 @@
 """Changes that a review makes to a mask, its objects and the annotation, each with its opposite.
 
-An edit keeps, compressed, what is to become of objects and mask. Applying it gives the edit that
-takes it back.
+An edit keeps, compressed, what is to become of objects and mask: patches of arrays, blocks of
+``SparseLabels``. Applying it gives the edit that takes it back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.corrections import marking_act
 from napari_volseg.data.history import Act, exchange, make_act, unpack
 from napari_volseg.data.parts import parts_of
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.swap import Swap, make_swap
 from napari_volseg.data.tiles import meet, relative
+from napari_volseg.review.kept import cut_out_all
 from napari_volseg.review.objects import Objects, Tally
 from napari_volseg.review.queue import CORRECTED, REJECTED, UNREVIEWED
 
@@ -28,11 +31,13 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Patch
+    from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.review.objects import FoundObject
 
     Labels = NDArray[np.integer]
+    Change = Act | Swap
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +67,22 @@ class Edit:
     name : str
     boxes : tuple of region
         Hold all of the objects that are changed, and do not overlap.
-    ids, mask : Act
+    ids, mask : Act or Swap
         Put the object of each voxel, and the mask, where they become others.
     classes : mapping of object id to class id
         Of the objects whose voxels change.
     states : mapping of object id to str
+    kept : mapping of object id to KeptObject
+        As they are after it; of those that were cut out ahead.
     """
 
     name: str
     boxes: tuple[Region, ...]
-    ids: Act = field(repr=False)
-    mask: Act = field(repr=False)
+    ids: Change = field(repr=False)
+    mask: Change = field(repr=False)
     classes: Mapping[int, int]
     states: Mapping[int, str]
+    kept: Mapping[int, KeptObject] = field(default_factory=dict, repr=False)
 
     @cached_property
     def size_bytes(self) -> int:
@@ -100,16 +108,16 @@ class Edit:
         box, what the annotation holds there, and what it is to hold
         """
         numbers = np.array(list(self.states))
-        acts = zip(_by_box(self.ids, self.boxes), _by_box(self.mask, self.boxes), strict=True)
-        for box, (put_ids, put_mask) in zip(self.boxes, acts, strict=True):
+        masks = values_after(self.mask, review.mask, self.boxes)
+        all_ids = values_after(self.ids, review.objects.labels, self.boxes)
+        for box, mask in zip(self.boxes, masks, strict=True):
             painted, before = annotation[box], review.mask[box]
-            mask = with_patches(put_mask, before, box)
             changed = before != mask
             if not {REJECTED, CORRECTED} & set(self.states.values()):
                 withdrawn = changed & (painted == before)
                 yield box, painted, np.where(withdrawn, painted.dtype.type(UNLABELED), painted)
                 continue
-            ids = with_patches(put_ids, review.objects.labels[box], box)
+            ids = next(all_ids)
             rest = ids != 0
             rest &= painted == UNLABELED
             rest &= ~changed
@@ -139,24 +147,28 @@ class Edit:
         return marking_act(self.name, labels.dtype, pieces, corrections, True)
 
 
-def _by_box(act: Act, boxes: Sequence[Region]) -> list[tuple[Patch, ...]]:
-    """Return the patches of each box; they are in the same order."""
-    left, found = list(act.patches)[::-1], []
+def values_after(
+    change: Change, labels: AnyLabels, boxes: Sequence[Region]
+) -> Iterator[NDArray[Any]]:
+    """Yield what boxes of labels hold after a change that was made for these boxes."""
+    if isinstance(change, Swap):
+        for box in boxes:
+            yield change.after[box] if change.boxes else labels[box]
+        return
+    # Patches are in the order of the boxes.
+    left = list(change.patches)[::-1]
     for box in boxes:
-        some = []
-        while left and meet(left[-1].box, box) == left[-1].box:
-            some.append(left.pop())
-        found.append(tuple(some))
-    return found
+        values = labels[box]
+        if left and _lies_in(left[-1].box, box):
+            values = values.copy()
+        while left and _lies_in(left[-1].box, box):
+            patch = left.pop()
+            values[relative(patch.box, box)] = unpack(patch, change.dtype)
+        yield values
 
 
-def with_patches(patches: Sequence[Patch], values: NDArray[Any], box: Region) -> NDArray[Any]:
-    """Return the values of a box with patches put into them."""
-    if patches:
-        values = values.copy()
-    for patch in patches:
-        values[relative(patch.box, box)] = unpack(patch, values.dtype.str)
-    return values
+def _lies_in(one: Region, other: Region) -> bool:
+    return meet(one, other) == one
 
 
 def make_edit(
@@ -174,37 +186,42 @@ def make_edit(
         The boxes do not overlap.
     """
     labels, boxes = review.objects.labels, []
-    put_ids: list[Patch] = []
-    put_mask: list[Patch] = []
+    if isinstance(labels, SparseLabels):
+        # Copies share what they have in common.
+        new_ids, new_mask, id_boxes = labels.copy(), review.mask.copy(), []
+        for box, ids, mask in pieces:
+            boxes.append(box)
+            new_mask[box] = mask
+            if ids is not None:
+                new_ids[box] = ids
+                id_boxes.append(box)
+        put_ids: Change = make_swap(labels, new_ids, id_boxes)
+        put_mask: Change = make_swap(review.mask, new_mask, boxes)
+        return Edit(name, tuple(boxes), put_ids, put_mask, classes, states)
+    id_patches: list[Patch] = []
+    mask_patches: list[Patch] = []
     for box, ids, mask in pieces:
         boxes.append(box)
         if ids is not None:
-            put_ids += make_act(name, box, ids, labels[box]).patches
-        put_mask += make_act(name, box, mask, review.mask[box]).patches
-    return Edit(
-        name,
-        tuple(boxes),
-        Act(name, labels.dtype.str, tuple(put_ids)),
-        Act(name, review.mask.dtype.str, tuple(put_mask)),
-        classes,
-        states,
-    )
+            id_patches += make_act(name, box, ids, labels[box]).patches
+        mask_patches += make_act(name, box, mask, review.mask[box]).patches
+    put_ids = Act(name, labels.dtype.str, tuple(id_patches))
+    put_mask = Act(name, review.mask.dtype.str, tuple(mask_patches))
+    return Edit(name, tuple(boxes), put_ids, put_mask, classes, states)
 
 
 def apply(review: Review, edit: Edit) -> tuple[Review, Edit]:
     """Put an edit into a review; return the review, and what takes it back."""
     labels = review.objects.labels
-    ids, mask = exchange(edit.ids, labels, ()), exchange(edit.mask, review.mask, ())
     found = {o.id: o for o in review.objects.found}
     back = replace(
         edit,
-        ids=ids.opposite,
-        mask=mask.opposite,
+        ids=_put(edit.ids, labels),
+        mask=_put(edit.mask, review.mask),
         classes={n: found[n].mask_label if n in found else c for n, c in edit.classes.items()},
         states={n: review.states.get(n, UNREVIEWED) for n in edit.states},
+        kept={},
     )
-    ids.put(labels)
-    mask.put(review.mask)
     for number in edit.classes:
         found.pop(number, None)
     found |= described(labels, edit.boxes, edit.classes)
@@ -212,6 +229,29 @@ def apply(review: Review, edit: Edit) -> tuple[Review, Edit]:
     states = {**review.states, **edit.states}
     left = {n: state for n, state in states.items() if n in found and state != UNREVIEWED}
     return Review(objects, review.mask, left), back
+
+
+def _put(change: Change, labels: AnyLabels) -> Change:
+    """Put a change into labels, in place; return what takes it back."""
+    if isinstance(change, Swap):
+        return change.put(labels)
+    ready = exchange(change, labels, ())
+    ready.put(labels)
+    return ready.opposite
+
+
+def cut_ahead(review: Review, edit: Edit) -> Edit:
+    """Return an edit with those objects cut out that it says something of and leaves whole.
+
+    They are packed as well: with thousands of verdicts, that is most of the work.
+    """
+    if edit.ids.voxels:
+        return edit
+    said = {n: state for n, state in edit.states.items() if state != UNREVIEWED}
+    kept = dict(zip(said, cut_out_all(review.objects, said), strict=True))
+    for one in kept.values():
+        one.act  # noqa: B018
+    return replace(edit, kept=kept)
 
 
 def described(

@@ -9,12 +9,11 @@ import numpy as np
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.parts import parts_of
-from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.data.tiles import around, box_size, crop_around, meet, relative
-from napari_volseg.inference.cgroup import free_bytes
-from napari_volseg.review.edits import make_edit, with_patches
+from napari_volseg.data.tiles import around, crop_around, meet, relative
+from napari_volseg.review.edits import make_edit, values_after
 from napari_volseg.review.fixes import MARGIN, bridge, fill_holes, find_seeds, smooth, split
 from napari_volseg.review.queue import CORRECTED
+from napari_volseg.review.room import check_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
     Labels = NDArray[np.integer]
     Triple = tuple[float, float, float]
-
-BYTES_EACH = 32
-"""About what each voxel of a box takes that a fix of its object looks at as a whole."""
 
 
 def with_holes_filled(review: Review, number: int) -> Edit:
@@ -106,7 +102,8 @@ def proposed_cut(
         return None
     seeds = [(z + box[0].start, y + box[1].start, x + box[2].start) for z, y, x in inside]
     edit = cut(review, number, seeds, spacing)
-    return seeds, box, with_patches(edit.ids.patches, review.objects.labels[box], box)
+    (ids,) = values_after(edit.ids, review.objects.labels, [box])
+    return seeds, box, ids
 
 
 def painted(review: Review, number: int, box: Region, annotation: AnyLabels) -> Edit:
@@ -137,15 +134,9 @@ def _readable(review: Review, box: Region) -> Region:
     Raises
     ------
     InputError
-        If what is made of it would not fit into the memory.
+        If it does not fit into the memory.
     """
-    needed = BYTES_EACH * box_size(box)
-    if isinstance(review.mask, SparseLabels) and needed > free_bytes():
-        sides = "x".join(str(side.stop - side.start) for side in box)
-        raise InputError(
-            f"a box of {sides} voxels would be looked at as a whole, which takes "
-            f"{needed / 1e9:.0f} GB; accept or reject what is that large, or paint on it"
-        )
+    check_room(review.mask, box, "what is that large can be accepted, rejected and painted on")
     return box
 
 

@@ -19,7 +19,15 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.kept import kept_by
 from napari_volseg.data.parts import take_over
 from napari_volseg.review.again import said_again
-from napari_volseg.review.edits import Edit, Review, apply, reject_all, restore, say_of
+from napari_volseg.review.edits import (
+    Edit,
+    Review,
+    apply,
+    cut_ahead,
+    reject_all,
+    restore,
+    say_of,
+)
 from napari_volseg.review.kept import cut_out_all, most_shared, overlap, put_kept
 from napari_volseg.review.queue import (
     ACCEPTED,
@@ -53,7 +61,6 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.undo import Undo
-
 
 LIMIT_BYTES = 32 * 1024**2
 """Of what goes with the acts of the annotation's history, and is not in them."""
@@ -177,7 +184,7 @@ class Reviewing:
             verb, said = ("unlock", UNREVIEWED) if state == ACCEPTED else ("accept", ACCEPTED)
             # At once: the next key may be pressed before a thread is done.
             edit = say_of(review, f"{verb} object {number}", {number: said})
-            self._deliver(review, self._session.annotation, edit)
+            self._deliver(review, edit, self._session.annotation)
 
     def accept_all(self, numbers: Sequence[int]) -> None:
         """Lock those of some objects of which nothing is said yet, as one act."""
@@ -223,7 +230,7 @@ class Reviewing:
             return False
         if annotation is None:
             self._working = True
-            done = partial(self._deliver, review, None)
+            done = partial(self._deliver, review)
             self._background.run(make, review, *arguments, done=done, failed=self._rest)
             return True
         made: list[tuple[Review, Edit]] = []
@@ -235,7 +242,7 @@ class Reviewing:
             now = self._review
             if now is None:
                 raise InputError("the objects are gone meanwhile; find them again")
-            edit = make(now, *arguments)
+            edit = cut_ahead(now, make(now, *arguments))
             made[:] = [(now, edit)]
             known = with_classes(classes, edit.painted(now), predicted)
             act = edit.write(now, labels, corrections)
@@ -244,7 +251,7 @@ class Reviewing:
         self._undo.do(
             annotation,
             make_act,
-            lambda put: self._deliver(made[0][0], annotation, made[0][1], put, paint),
+            lambda put: self._deliver(*made[0], annotation, put, paint),
         )
         return True
 
@@ -259,8 +266,8 @@ class Reviewing:
     def _deliver(
         self,
         review: Review,
-        annotation: Labels | None,
         edit: Edit,
+        annotation: Labels | None = None,
         put: Callable[[], None] | None = None,
         paint: int = 0,
     ) -> None:
@@ -325,16 +332,16 @@ class Reviewing:
         """Measure objects anew, and keep what is said of them."""
         assert self._review is not None and self._volume is not None
         objects, doubt = self._review.objects, noted(self._prediction).get("doubt")
-        for number in edit.classes:
-            self.measured.pop(number, None)
-        left = [n for n in edit.classes if n in objects]
-        for one in measure_objects(objects, left, self._volume.spacing, doubt):
-            self.measured[one.id] = one
+        changed = [n for n in edit.classes if n in objects]
+        now = measure_objects(objects, changed, self._volume.spacing, doubt)
+        others = {n: one for n, one in self.measured.items() if n not in edit.classes}
+        self.measured = others | {one.id: one for one in now}
         numbers = frozenset({*edit.states, *edit.classes})
-        for number in numbers:
-            self._kept.pop(number, None)
+        self._kept = {n: kept for n, kept in self._kept.items() if n not in numbers}
         said = {n: self.state(n) for n in numbers if self.state(n) != UNREVIEWED}
-        for number, kept in zip(said, cut_out_all(objects, said), strict=True):
+        left = {n: state for n, state in said.items() if n not in edit.kept}
+        rest = zip(left, cut_out_all(objects, left), strict=True)
+        for number, kept in (*edit.kept.items(), *rest):
             self._kept[number] = kept
             self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
         keep_in(self._session, self._all_kept())

@@ -7,7 +7,7 @@ import pytest
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.review import edits, reshape
+from napari_volseg.review import edits, reshape, room
 from napari_volseg.review.edits import Review, apply
 from napari_volseg.review.objects import find_objects
 from napari_volseg.review.queue import ACCEPTED, CORRECTED, REJECTED
@@ -174,7 +174,7 @@ def test_what_cannot_be_done_is_refused(review, make, words):
 
 
 def test_a_fix_that_would_not_fit_into_memory_is_refused(review, monkeypatch):
-    monkeypatch.setattr(reshape, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(room, "free_bytes", lambda: 1000)
     if not isinstance(review.mask, SparseLabels):
         assert reshape.with_holes_filled(review, 1).states == {1: CORRECTED}
         return
@@ -225,3 +225,13 @@ def test_no_cut_is_proposed_for_an_object_of_one_part(centers):
     mask = np.where(np.any(inside, axis=0), 2, 1).astype(np.uint8)
     review = Review(find_objects(mask), mask, {})
     assert reshape.proposed_cut(review, 1, ISOTROPIC) is None
+
+
+def test_what_is_painted_into_a_mask_meanwhile_stays_beside_an_edit(review):
+    edit = edits.reject(review, 3)
+    review.mask[2, 3, 20] = 3
+    after, back = apply(review, edit)
+    assert after.mask[2, 3, 20] == 3 and after.mask[4, 5, 25] == 1
+    after.mask[2, 3, 22] = 2
+    undone, _ = apply(after, back)
+    assert [undone.mask[2, 3, x] for x in (20, 22, 25)] == [3, 2, 3]
