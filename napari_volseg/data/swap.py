@@ -49,9 +49,12 @@ class Swap:
         if not changed_boxes(now, self.before):
             labels.adopt(self.after, self.boxes)
             return Swap(self.boxes, self.after, self.before)
-        # Somebody has painted in these blocks: beside the boxes, that stays.
+        # Somebody has painted in these blocks: beside what changes, that stays.
         for box in self.boxes:
-            labels[box] = self.after[box]
+            after, values = self.after[box], labels[box]
+            changed = after != self.before[box]
+            values[changed] = after[changed]
+            labels[box] = values
         return Swap(self.boxes, picked(labels, self.boxes), now)
 
 

@@ -229,9 +229,9 @@ def test_no_cut_is_proposed_for_an_object_of_one_part(centers):
 
 def test_what_is_painted_into_a_mask_meanwhile_stays_beside_an_edit(review):
     edit = edits.reject(review, 3)
-    review.mask[2, 3, 20] = 3
+    review.mask[1, 1, 25] = 3
     after, back = apply(review, edit)
-    assert after.mask[2, 3, 20] == 3 and after.mask[4, 5, 25] == 1
-    after.mask[2, 3, 22] = 2
+    assert after.mask[1, 1, 25] == 3 and after.mask[4, 5, 25] == 1
+    after.mask[0, 1, 25] = 2
     undone, _ = apply(after, back)
-    assert [undone.mask[2, 3, x] for x in (20, 22, 25)] == [3, 2, 3]
+    assert [undone.mask[z, y, 25] for z, y in ((1, 1), (0, 1), (4, 5))] == [3, 2, 3]
