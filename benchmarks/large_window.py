@@ -1,14 +1,17 @@
 """The window on a volume larger than its memory: memory of each stage, and its longest stall.
 
     tools/with_display.sh python -m benchmarks.large_window [--shape 1024 2048 2048] [--minutes 1]
-                                                            [--json FILE]
+                                                            [--parts paint rest review]
+                                                            [--objects 20000] [--json FILE]
 
 A smooth uint8 volume is generated on disk as OME-Zarr. One process opens it in napari's real
 window, paints strokes, completes a slice of each orientation, undoes and redoes one, waits until
 all is in the journal, and is then cut off. A second one restores what was painted, trains with
-the live preview, and predicts for a while. In both, napari's labels may be held block by
-block only: that they are ever made an array of is an error. napari's own cache of what was read of
-the image, by default a quarter of the memory, is cut to 256 MB.
+the live preview, and predicts for a while. A third one reviews a mask of so many balls: it finds
+the objects, accepts, rejects and fixes one, and accepts and rejects all the others. In all of
+them, napari's labels may be held block by block only: that they are ever made an array of is an
+error. napari's own cache of what was read of the image, by default a quarter of the memory, is
+cut to 256 MB.
 
 Memory is what is anonymous (RssAnon), above that of the idle window: pages of files can be
 dropped. A stall is the time between two turns of the window's event loop.
@@ -107,17 +110,14 @@ def anonymous_mb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e3
 
 
-def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> None:
-    """Work in the window, in a process that ends without a goodbye."""
+def open_window(folder: Path) -> tuple[Any, Any, Watch]:
+    """Open the volume in a window in which all labels are held in blocks."""
     import napari
-    import numpy as np
 
     from napari_volseg.data.sparse_labels import SparseLabels
     from napari_volseg.inference import large
-    from napari_volseg.widgets import layers
     from napari_volseg.widgets.dock import VolSegDock
-    from napari_volseg.widgets.recovery import RecoveryStrip
-    from tests.widgets.hands import find, live, main_window, paint, press, screenshot, wait_until
+    from tests.widgets.hands import live, main_window
 
     def refuse(*_: Any) -> None:
         raise MemoryError("an array was made of all labels")
@@ -136,6 +136,18 @@ def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> N
     with watch.stage("open"):
         viewer.open(folder / "large.ome.zarr", plugin="napari-volseg")
         live(2)
+    return viewer, dock, watch
+
+
+def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> None:
+    """Work in the window, in a process that ends without a goodbye."""
+    import numpy as np
+
+    from napari_volseg.widgets import layers
+    from napari_volseg.widgets.recovery import RecoveryStrip
+    from tests.widgets.hands import find, live, paint, press, screenshot, wait_until
+
+    viewer, dock, watch = open_window(folder)
     session = dock.session
     shape = session.volume.shape
     saved = find(dock, "autosave state")
@@ -212,6 +224,92 @@ def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> N
     os._exit(0)
 
 
+def put_balls(mask: Any, doubt: Any, count: int) -> None:
+    """Put balls of two classes onto a background, in places of a grid, each unsure in itself."""
+    import numpy as np
+
+    from napari_volseg.data.parts import put_where
+
+    random, cell = np.random.default_rng(0), PERIOD // 2
+    for z in range(0, mask.shape[0], 64):
+        mask[z : z + 64] = 1
+    grid = [n // cell for n in mask.shape]
+    z, y, x = np.mgrid[:cell, :cell, :cell] - cell // 2
+    balls = [z**2 + y**2 + x**2 <= radius**2 for radius in range(6, cell // 2)]
+    boxes = []
+    for at in random.permutation(int(np.prod(grid)))[:count]:
+        places = np.unravel_index(at, grid)
+        boxes.append(tuple(slice(p * cell, (p + 1) * cell) for p in places))
+    shapes, values = random.integers(len(balls), size=count), random.integers(20, 200, count)
+    put_where(mask, [(b, balls[s], 2 + s % 2) for b, s in zip(boxes, shapes, strict=True)])
+    put_where(doubt, [(b, balls[s], v) for b, s, v in zip(boxes, shapes, values, strict=True)])
+
+
+def run_review(folder: Path, count: int) -> None:
+    """Review a mask of so many objects, in a process that ends without a goodbye."""
+    import numpy as np
+
+    from napari_volseg.data.annotation import default_classes
+    from napari_volseg.inference.large import labels_for
+    from napari_volseg.widgets.layers import note
+    from tests.widgets.hands import find, live, press, screenshot, wait_until
+
+    shutil.rmtree(folder / "journal", ignore_errors=True)
+    viewer, dock, watch = open_window(folder)
+    session = dock.session
+    press(dock, "new annotation")
+    layer = session.start_prediction(default_classes((1, 2, 3)))
+    doubt = labels_for(session.volume.shape, np.uint8)
+    with watch.stage("mask of balls (made here)"):
+        put_balls(layer.data, doubt, count)
+        note(layer, doubt=doubt)
+        layer.refresh()
+        press(dock, "step Review")
+        dock.review.count_prediction()
+        wait_until(lambda: find(dock, "classes of the prediction").isVisible(), "counted", 300)
+        press(dock, "show Objects")
+        live(1)
+    queue, annotation = dock.review.objects.queue, session.annotation
+    reviewing = queue.reviewing
+    with watch.stage(f"find {count} objects"):
+        press(dock, "find objects")
+        wait_until(lambda: len(reviewing.measured) > 0, "found", 1200)
+    print(find(dock, "objects found").text(), file=sys.stderr)
+    screenshot(viewer, folder / "found.png")
+    queue.list.selectRow(0)
+    live(1)
+
+    def done(number: int = 0) -> None:
+        wait_until(lambda: not reviewing.working and len(reviewing.states) == number, "done", 600)
+        live(0.2)
+
+    for said, (name, act) in enumerate(
+        (("accept one", queue.accept), ("reject one", queue.reject), ("fix one", queue.fix)), 1
+    ):
+        with watch.stage(name):
+            act()
+            done(said)
+    for name, act in (("accept", queue.accept), ("reject", queue.reject)):
+        queue.list.selectAll()
+        live(1)
+        for verb, move, many in (
+            (f"{name} all others", act, count),
+            ("undo it", annotation.undo, 3),
+            ("redo it", annotation.redo, count),
+        ):
+            with watch.stage(verb):
+                move()
+                done(many)
+        annotation.undo()
+        done(3)
+    screenshot(viewer, folder / "reviewed.png")
+    (folder / "review.json").write_text(json.dumps(watch.rows))
+    os._exit(0)
+
+
+PARTS = ("paint", "rest", "review")
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -220,8 +318,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="to predict")
     parser.add_argument("--folder", type=Path, help="where to keep what is written")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--part", choices=("paint", "rest"), help=argparse.SUPPRESS)
+    parser.add_argument("--objects", type=int, default=20_000, help="to review")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to run")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.part == "review":
+        run_review(arguments.folder, arguments.objects)
     if arguments.part:
         run_window(arguments.folder, arguments.part == "rest", arguments.minutes, arguments.seconds)
     with tempfile.TemporaryDirectory() as temporary:
@@ -232,9 +334,10 @@ def main() -> None:
         print(f"{'stage':28}{'s':>9}{'MB':>9}{'stall ms':>10}", flush=True)
         shutil.rmtree(folder / "journal", ignore_errors=True)
         found = {}
-        for part in ("paint", "rest"):
+        for part in arguments.parts:
             command = [sys.executable, "-m", "benchmarks.large_window", "--part", part]
             command += ["--folder", str(folder), "--minutes", str(arguments.minutes)]
+            command += ["--objects", str(arguments.objects)]
             subprocess.run([*command, "--seconds", str(arguments.seconds)], check=True)
             found[part] = json.loads((folder / f"{part}.json").read_text())
     if arguments.json:

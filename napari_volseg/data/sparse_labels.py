@@ -141,7 +141,7 @@ class SparseLabels:
     def adopt(self, other: SparseLabels, boxes: Iterable[Region]) -> None:
         """Take over the blocks of a changed copy that hold these boxes; takes next to no time."""
         blocks = other.blocks()
-        for index in {index for box in boxes for index in _indices(box)}:
+        for index in {index for box in boxes for index in block_indices(box)}:
             if index in blocks:
                 self._blocks[index] = blocks[index]
             else:
@@ -172,7 +172,7 @@ class SparseLabels:
             return self._at(key)
         box, collapsed = self._box(key)
         values = np.full([side.stop - side.start for side in box], self.fill, self.dtype)
-        for index in _indices(box):
+        for index in block_indices(box):
             block = self._blocks.get(index)
             if block is not None:
                 common = meet(box, block.box)
@@ -188,7 +188,7 @@ class SparseLabels:
         sides = [side.stop - side.start for side in box]
         kept = [n for n, gone in zip(sides, collapsed, strict=True) if not gone]
         values = np.broadcast_to(np.asarray(value, self.dtype), kept).reshape(sides)
-        for index in _indices(box):
+        for index in block_indices(box):
             whole = self._block_box(index)
             common = meet(box, whole)
             block = values[relative(common, box)]
@@ -278,6 +278,14 @@ def block_box(index: Index) -> Region:
     """Return the box of a block; the last ones of an axis reach beyond the labels."""
     z, y, x = (slice(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE) for i in index)
     return z, y, x
+
+
+def block_indices(box: Region) -> Iterator[Index]:
+    """Return the blocks that hold any of a box."""
+    if any(side.start == side.stop for side in box):
+        return iter(())
+    z, y, x = (range(s.start // BLOCK_SIZE, -(-s.stop // BLOCK_SIZE)) for s in box)
+    return product(z, y, x)
 
 
 def labeled_boxes(labels: AnyLabels) -> list[Region]:
@@ -386,10 +394,3 @@ def _places(key: tuple[Any, ...]) -> tuple[NDArray[np.intp], tuple[int, ...]]:
         raise IndexError("sparse labels take one array of places for each axis, or none")
     each = np.broadcast_arrays(*key)
     return np.stack([one.ravel() for one in each]).astype(np.intp), each[0].shape
-
-
-def _indices(box: Region) -> Iterator[Index]:
-    if any(side.start == side.stop for side in box):
-        return iter(())
-    z, y, x = (range(s.start // BLOCK_SIZE, -(-s.stop // BLOCK_SIZE)) for s in box)
-    return product(z, y, x)

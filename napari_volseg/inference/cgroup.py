@@ -1,4 +1,4 @@
-"""The memory that a container or a batch system leaves to this process, on Linux.
+"""The memory that this process may still take, also in a container or a batch system on Linux.
 
 psutil knows the machine's memory only.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+import psutil
 
 
 class Hierarchy(NamedTuple):
@@ -23,6 +25,11 @@ V1 = Hierarchy(
     "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 )
 V2 = Hierarchy("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def free_bytes() -> int:
+    """Return the bytes that are free, no more than a container or a batch system leaves."""
+    return int(min(psutil.virtual_memory().available, memory_left()))
 
 
 def memory_left(root: Path = Path("/")) -> float:

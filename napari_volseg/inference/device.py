@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.inference.cgroup import memory_left
+from napari_volseg.inference.cgroup import free_bytes
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -85,7 +85,7 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return int(min(psutil.virtual_memory().available, memory_left()))
+    return free_bytes()
 
 
 def out_of_memory(error: BaseException) -> bool:

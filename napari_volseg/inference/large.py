@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.inference.device import free_memory
+from napari_volseg.inference.cgroup import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +24,7 @@ objects together take about sixteen bytes a voxel."""
 
 def is_large(shape: Sequence[int]) -> bool:
     """Whether a volume of that shape (z, y, x) has too many voxels for arrays of labels."""
-    return math.prod(shape) > SMALL_PART * free_memory(torch.device("cpu"))
+    return math.prod(shape) > SMALL_PART * free_bytes()
 
 
 def labels_for(shape: Sequence[int], dtype: DTypeLike) -> AnyLabels:

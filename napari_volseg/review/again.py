@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND
-from napari_volseg.data.tiles import around, relative
+from napari_volseg.data.parts import parts_of
+from napari_volseg.data.tiles import meet, relative
 from napari_volseg.review.edits import make_edit, say_of
 from napari_volseg.review.kept import most_shared
 from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_volseg.data.kept import KeptObject
+    from napari_volseg.data.tiles import Region
     from napari_volseg.review.edits import Edit, Review
     from napari_volseg.review.objects import Objects
 
@@ -40,28 +44,44 @@ def said_again(
     before = {review.states.get(n, UNREVIEWED) for n in states}
     if not others and REJECTED not in {*before, *states.values()}:
         return say_of(review, name, states)
-    met = {int(n) for one in others for n in np.unique(objects.labels[one.box][one.member]) if n}
-    boxes = [objects.get(n).box for n in {*states, *met}]
-    box = around([*boxes, *(one.box for one in others)])
-    ids, mask = objects.labels[box].copy(), review.mask[box].copy()
-    classes = {n: objects.get(n).mask_label for n in {*states, *met}}
+    met = {n for one in others for n in _numbers_in(objects, one)}
     spare = sorted(n for n in met if states.get(n) == UNREVIEWED)
-    replaced = np.isin(ids, spare)
-    ids[replaced], mask[replaced] = 0, BACKGROUND
     unreviewed = [n for n in met if review.states.get(n, UNREVIEWED) == UNREVIEWED]
-    last = objects.last_id
-    for one in others:
-        if spare:
-            number = spare.pop(0)
-        else:
-            number = last = last + 1
-        there = ids[relative(one.box, box)]
-        free = np.isin(there, [0, *unreviewed] if one.state in LOCKED else [0])
-        there[one.member & free] = number
-        classes[number], states[number] = one.class_id, one.state
-    for number, state in states.items():
-        mask[ids == number] = BACKGROUND if state == REJECTED else classes[number]
-    return make_edit(review, name, box, ids, mask, classes, states)
+    touched = sorted({*states, *met})
+    new = range(objects.last_id + 1, objects.last_id + 1 + len(others))
+    numbers = [*spare, *new][: len(others)]
+    classes = {n: objects.get(n).mask_label for n in touched}
+    classes |= {n: one.class_id for n, one in zip(numbers, others, strict=True)}
+    states |= {n: one.state for n, one in zip(numbers, others, strict=True)}
+    owners = [*touched, *numbers]
+    boxes = [*(objects.get(n).box for n in touched), *(one.box for one in others)]
+
+    def pieces() -> Iterator[tuple[Region, NDArray[np.int32], NDArray[np.integer]]]:
+        for part, which in parts_of(objects.labels, boxes):
+            ids, mask = objects.labels[part].copy(), review.mask[part].copy()
+            replaced = np.isin(ids, spare)
+            ids[replaced], mask[replaced] = 0, BACKGROUND
+            for at in which:
+                if at >= len(touched):
+                    one = others[at - len(touched)]
+                    common = meet(one.box, part)
+                    there = ids[relative(common, part)]
+                    free = np.isin(there, [0, *unreviewed] if one.state in LOCKED else [0])
+                    there[one.member[relative(common, one.box)] & free] = owners[at]
+            for at in which:
+                if (state := states.get(owners[at])) is not None:
+                    own = relative(meet(boxes[at], part), part)
+                    value = BACKGROUND if state == REJECTED else classes[owners[at]]
+                    mask[own][ids[own] == owners[at]] = value
+            yield part, ids, mask
+
+    return make_edit(review, name, pieces(), classes, states)
+
+
+def _numbers_in(objects: Objects, one: KeptObject) -> set[int]:
+    """Return the objects that have voxels of another."""
+    found = (np.unique(objects.labels[box][inside]) for box, inside in one.pieces())
+    return {int(n) for ids in found for n in ids if n}
 
 
 def _same(objects: Objects, one: KeptObject) -> int:
@@ -69,4 +89,4 @@ def _same(objects: Objects, one: KeptObject) -> int:
     at, shared = most_shared(objects.labels, one)
     if not at or objects.get(at).mask_label != one.class_id:
         return 0
-    return at if shared == objects.get(at).voxels == np.count_nonzero(one.member) else 0
+    return at if shared == objects.get(at).voxels == one.voxels else 0

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import update_bn
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.inference.device import pick_device
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
@@ -32,9 +33,8 @@ from napari_volseg.training.run import Run, copied
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
     from napari_volseg.sparse.crops import Examples
@@ -253,13 +253,16 @@ def classify_objects(
         yield tuple(classified)
 
 
-def class_labels(
-    objects: Objects, rows: Iterable[ClassifiedObject]
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return the class of each voxel's object, uint8 or uint16 (Z, Y, X); elsewhere background."""
+def class_labels(objects: Objects, rows: Iterable[ClassifiedObject]) -> AnyLabels:
+    """Return the class of each voxel's object, uint8 or uint16 (Z, Y, X); elsewhere background.
+
+    Of objects in ``SparseLabels`` it is such too, and 0 where no object is near.
+    """
     table = np.full(objects.last_id + 1, BACKGROUND, np.uint16)
     for row in rows:
         table[row.object] = row.class_id
     if table.max() <= np.iinfo(np.uint8).max:
-        return table.astype(np.uint8)[objects.labels]
+        table = table.astype(np.uint8)
+    if isinstance(objects.labels, SparseLabels):
+        return objects.labels.map(lambda labels: table[labels], table.dtype)
     return table[objects.labels]

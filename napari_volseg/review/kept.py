@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_volseg.data.annotation import BACKGROUND
-from napari_volseg.data.kept import KeptObject, kept_by
-from napari_volseg.data.tiles import meet, relative
-from napari_volseg.review.objects import FoundObject, Objects, find_objects, make_object
+from napari_volseg.data.annotation import BACKGROUND, UNLABELED
+from napari_volseg.data.kept import LARGE_BOX, KeptObject, kept_by, unlabeled_box
+from napari_volseg.data.parts import parts_of, put_where
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import box_size, meet, relative
+from napari_volseg.review.objects import FoundObject, Objects, Tally, finding_objects, result_of
 from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from napari_volseg.data.history import Act
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
 
 
@@ -42,9 +46,29 @@ class FoundAround:
 
 def cut_out(objects: Objects, number: int, state: str) -> KeptObject:
     """Return an object as it is now."""
-    found = objects.get(number)
-    member = objects.labels[found.box] == number
-    return KeptObject(found.mask_label, state, found.box, member)
+    (kept,) = cut_out_all(objects, {number: state})
+    return kept
+
+
+def cut_out_all(objects: Objects, states: Mapping[int, str]) -> list[KeptObject]:
+    """Return some objects as they are now, each with what is said of it."""
+    labels, boxes = objects.labels, [objects.get(n).box for n in states]
+    if not isinstance(labels, SparseLabels):
+        members = [labels[box] == n for n, box in zip(states, boxes, strict=True)]
+    else:
+        members = [unlabeled_box(box, bool, box_size(box) > LARGE_BOX) for box in boxes]
+        numbers = list(states)
+        # Each block is unpacked once, however many of them lie in it.
+        for part, which in parts_of(labels, boxes):
+            ids = labels[part]
+            for at in which:
+                common = meet(boxes[at], part)
+                inside = ids[relative(common, part)] == numbers[at]
+                members[at][relative(common, boxes[at])] = inside
+    return [
+        KeptObject(objects.get(n).mask_label, state, box, member)
+        for (n, state), box, member in zip(states.items(), boxes, members, strict=True)
+    ]
 
 
 def put_kept(labels: NDArray[np.integer], region: Region, kept: Iterable[KeptObject]) -> None:
@@ -59,8 +83,17 @@ def put_kept(labels: NDArray[np.integer], region: Region, kept: Iterable[KeptObj
         if all(a.start < b.stop and b.start < a.stop for a, b in zip(one.box, region, strict=True)):
             common = meet(one.box, region)
             inside = one.member[relative(common, one.box)]
-            value = BACKGROUND if one.state == REJECTED else one.class_id
-            labels[relative(common, region)][inside] = value
+            labels[relative(common, region)][inside] = value_of(one)
+
+
+def put_all_kept(labels: AnyLabels, kept: Iterable[KeptObject]) -> None:
+    """Write kept objects into labels (Z, Y, X), in place; rejected ones as background."""
+    put_where(labels, ((one.box, one.member, value_of(one)) for one in kept))
+
+
+def value_of(one: KeptObject) -> int:
+    """Return what a mask holds where a kept object is."""
+    return BACKGROUND if one.state == REJECTED else one.class_id
 
 
 def said_after(kept: Sequence[KeptObject], act: Act) -> tuple[KeptObject, ...]:
@@ -97,7 +130,7 @@ def _apart(some: list[KeptObject], others: Sequence[KeptObject]) -> list[KeptObj
     return [one for at, one in enumerate(some) if at not in met]
 
 
-def find_objects_around(mask: NDArray[np.integer], kept: Sequence[KeptObject]) -> FoundAround:
+def find_objects_around(mask: AnyLabels, kept: Sequence[KeptObject]) -> FoundAround:
     """Find the objects of a mask, and among them those of which something was said before.
 
     Accepted and corrected objects are as they were, whatever the mask says; what touches one
@@ -106,66 +139,78 @@ def find_objects_around(mask: NDArray[np.integer], kept: Sequence[KeptObject]) -
 
     Parameters
     ----------
-    mask : uint8 or uint16 (Z, Y, X)
+    mask : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
         0 (unlabeled) and 1 (background) hold no objects.
     kept : sequence of KeptObject
         Those that the mask has no object for get the last ids, in their order.
     """
+    return result_of(finding_around(mask, kept))
+
+
+def finding_around(
+    mask: AnyLabels, kept: Sequence[KeptObject]
+) -> Generator[float, None, FoundAround]:
+    """Do what ``find_objects_around`` does, and yield how much is done, as ``finding_objects``."""
     locked = [one for one in kept if one.state in LOCKED]
     rest = mask.copy() if locked else mask
-    for one in locked:
-        rest[one.box][one.member] = 0
-    objects = find_objects(rest)
+    put_where(rest, ((one.box, one.member, UNLABELED) for one in locked))
+    objects = yield from finding_objects(rest)
     labels, found = objects.labels, {o.id: o for o in objects.found}
     said: dict[int, KeptObject] = {}
 
-    def add(one: KeptObject) -> None:
-        number = len(found) + 1
-        labels[one.box][one.member] = number
-        found[number] = describe_object(number, one.class_id, one.member, one.box)
-        said[number] = one
+    def add(some: Sequence[KeptObject]) -> None:
+        numbers = range(len(found) + 1, len(found) + 1 + len(some))
+        pairs = list(zip(numbers, some, strict=True))
+        put_where(labels, ((one.box, one.member, number) for number, one in pairs))
+        found.update({number: describe_kept(number, one) for number, one in pairs})
+        said.update(pairs)
 
-    for one in locked:
-        add(one)
+    add(locked)
     unfit = []
     for one in kept:
         if one.state not in LOCKED:
             at, shared = most_shared(labels, one)
             if not at:
-                add(one)
+                add([one])
             elif (
                 at not in said
                 and found[at].mask_label == one.class_id
-                and 2 * shared > found[at].voxels + np.count_nonzero(one.member) - shared
+                and 2 * shared > found[at].voxels + one.voxels - shared
             ):
-                box = found[at].box
-                said[at] = KeptObject(one.class_id, one.state, box, labels[box] == at)
+                known = Objects(labels, (found[at],))
+                said[at] = cut_out(known, at, one.state)
             else:
                 unfit.append(one)
     return FoundAround(Objects(labels, tuple(found.values())), said, tuple(unfit))
 
 
-def most_shared(labels: NDArray[np.int32], one: KeptObject) -> tuple[int, int]:
+def most_shared(labels: AnyLabels, one: KeptObject) -> tuple[int, int]:
     """Return the object that shares most voxels with another, and how many; 0 if none does."""
-    ids, shared = np.unique(labels[one.box][one.member], return_counts=True)
-    shared[ids == 0] = 0
-    at = int(np.argmax(shared))
-    return (int(ids[at]), int(shared[at])) if shared[at] else (0, 0)
+    shared: Counter[int] = Counter()
+    for box, inside in one.pieces():
+        ids, counts = np.unique(labels[box][inside], return_counts=True)
+        shared.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    del shared[0]
+    return max(shared.items(), key=lambda pair: (pair[1], -pair[0]), default=(0, 0))
 
 
 def overlap(one: KeptObject, other: KeptObject) -> bool:
     """Whether two objects share a voxel."""
     common = meet(one.box, other.box)
-    parts = (x.member[relative(common, x.box)] for x in (one, other))
-    return bool(np.logical_and(*parts).any())
+    if not box_size(common):
+        return False
+    if isinstance(one.member, np.ndarray):
+        one, other = other, one
+    for box, inside in one.pieces():
+        both = meet(common, box)
+        if (inside[relative(both, box)] & other.member[relative(both, other.box)]).any():
+            return True
+    return False
 
 
-def describe_object(
-    number: int, class_id: int, member: NDArray[np.bool_], box: Region
-) -> FoundObject:
-    """Return the object that has these voxels of a box; at least one."""
-    positions = np.argwhere(member)
-    start = [side.start for side in box]
-    first, last = positions.min(0) + start, positions.max(0) + start
-    sides = [slice(a, b + 1) for a, b in zip(first, last, strict=True)]
-    return make_object(number, class_id, len(positions), positions.mean(0) + start, sides)
+def describe_kept(number: int, one: KeptObject) -> FoundObject:
+    """Return the object that a kept one is, under this number."""
+    tally = Tally()
+    for box, inside in one.pieces():
+        tally.add(box, inside)
+    return tally.describe(number, one.class_id)

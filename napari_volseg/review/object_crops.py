@@ -12,6 +12,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity, standardize
 from napari_volseg.data.tiles import meet, read_block, relative, whole_region
 from napari_volseg.review.objects import check_shape
+from napari_volseg.review.room import check_room
 from napari_volseg.sparse.crops import Examples
 from napari_volseg.sparse.whole import resample
 
@@ -51,6 +52,11 @@ def crop_object(
     intensity : Intensity
         What standardizes the volume.
 
+    Raises
+    ------
+    InputError
+        If what is read of a large volume does not fit into the memory.
+
     Returns
     -------
     float32 (C, side, side, side)
@@ -62,6 +68,8 @@ def crop_object(
     sides = [max(1, round(edge / s)) for s in volume.spacing]
     starts = [(r.start + r.stop - n) // 2 for r, n in zip(box, sides, strict=True)]
     z, y, x = (slice(start, start + n) for start, n in zip(starts, sides, strict=True))
+    inside = meet((z, y, x), whole_region(objects.labels.shape))
+    check_room(objects.labels, inside, f"reject object {number}, or split it, then sort the others")
     channels = []
     if config.sees != "mask":
         channels.append(standardize(read_block(volume, (z, y, x)), intensity))

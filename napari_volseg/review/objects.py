@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cc3d
 import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.review.components import NEIGHBORS, find_components
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
 
+Result = TypeVar("Result")
+
 SMALLEST = 8
 """Voxels below which a component is a speck, not an object."""
-
-NEIGHBORS: Final = 26
-"""Voxels that touch, by a face, an edge or a corner, belong together."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Objects:
 
     Attributes
     ----------
-    labels : int32 (Z, Y, X)
+    labels : int32 (Z, Y, X), numpy or, as the mask, ``SparseLabels``
         Object of each voxel, 0 for none.
     found : tuple of FoundObject
         By id, from 1; ids of objects that were merged into others are missing.
     """
 
-    labels: NDArray[np.int32] = field(repr=False)
+    labels: AnyLabels = field(repr=False)
     found: tuple[FoundObject, ...]
 
     @cached_property
@@ -112,7 +114,7 @@ class Objects:
         return found
 
 
-def find_objects(mask: NDArray[np.integer], *, smallest: int = SMALLEST) -> Objects:
+def find_objects(mask: AnyLabels, *, smallest: int = SMALLEST) -> Objects:
     """Find the connected components of each class of a mask.
 
     Touching voxels of different values belong to different objects, so that the labels
@@ -120,7 +122,7 @@ def find_objects(mask: NDArray[np.integer], *, smallest: int = SMALLEST) -> Obje
 
     Parameters
     ----------
-    mask : uint8 or uint16 (Z, Y, X)
+    mask : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
         0 (unlabeled) and 1 (background) hold no objects.
     smallest : int
         Components of fewer voxels are left out.
@@ -130,6 +132,27 @@ def find_objects(mask: NDArray[np.integer], *, smallest: int = SMALLEST) -> Obje
     Objects
         Numbered value by value of the mask, each value's in the order of their first voxels.
     """
+    return result_of(finding_objects(mask, smallest))
+
+
+def finding_objects(mask: AnyLabels, smallest: int = SMALLEST) -> Generator[float, None, Objects]:
+    """Do what ``find_objects`` does, and yield how much is done, 0 to 1, of what takes long."""
+    if isinstance(mask, SparseLabels):
+        return (yield from _find_in_blocks(mask, smallest))
+    return _find_at_once(mask, smallest)
+
+
+def result_of(work: Generator[Any, None, Result]) -> Result:
+    """Run a generator to its end, and return what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+def _find_at_once(mask: NDArray[np.integer], smallest: int) -> Objects:
     foreground = mask.copy()
     foreground[mask == BACKGROUND] = 0
     # Of all classes at once: ten times as fast as SciPy, class by class.
@@ -154,6 +177,16 @@ def find_objects(mask: NDArray[np.integer], *, smallest: int = SMALLEST) -> Obje
     return Objects(labels, tuple(found))
 
 
+def _find_in_blocks(mask: SparseLabels, smallest: int) -> Generator[float, None, Objects]:
+    labels, components = yield from find_components(mask, smallest)
+    centers = components["sums"] / components["voxels"][:, None]
+    found = []
+    for number, (one, center) in enumerate(zip(components, centers, strict=True), start=1):
+        box = [slice(a, b + 1) for a, b in zip(one["first"], one["last"], strict=True)]
+        found.append(make_object(number, int(one["value"]), int(one["voxels"]), center, box))
+    return Objects(labels, tuple(found))
+
+
 def make_object(
     number: int, mask_label: int, voxels: int, center: Sequence[float], box: Sequence[slice]
 ) -> FoundObject:
@@ -161,6 +194,37 @@ def make_object(
     z, y, x = (float(c) for c in center)
     sides = tuple(slice(int(side.start), int(side.stop)) for side in box)
     return FoundObject(number, mask_label, voxels, (z, y, x), (sides[0], sides[1], sides[2]))
+
+
+@dataclass
+class Tally:
+    """The voxels of an object, counted piece by piece."""
+
+    voxels: int = 0
+    sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    first: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+
+    def add(self, box: Region, member: NDArray[np.bool_]) -> None:
+        """Count the voxels that it has in a box; pieces must not overlap."""
+        ends = []
+        for axis, side in enumerate(box):
+            others = tuple(a for a in range(3) if a != axis)
+            areas = np.count_nonzero(member, axis=others)
+            there = np.flatnonzero(areas)
+            if not len(there):
+                return
+            self.sums[axis] += int(areas[there] @ (there + side.start))
+            ends.append((side.start + int(there[0]), side.start + int(there[-1])))
+        self.voxels += int(areas.sum())
+        first, last = ([end[i] for end in ends] for i in (0, 1))
+        self.first = [min(pair) for pair in zip(first, self.first or first, strict=True)]
+        self.last = [max(pair) for pair in zip(last, self.last or last, strict=True)]
+
+    def describe(self, number: int, class_id: int) -> FoundObject:
+        """Return the object; it must have a voxel."""
+        box = [slice(a, b + 1) for a, b in zip(self.first, self.last, strict=True)]
+        return make_object(number, class_id, self.voxels, [s / self.voxels for s in self.sums], box)
 
 
 def check_shape(volume: Volume, objects: Objects) -> None:

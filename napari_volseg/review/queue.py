@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_volseg.data.parts import parts_of
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import meet, relative
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.review.objects import FoundObject, Objects
 
 UNREVIEWED = "unreviewed"
@@ -54,35 +57,55 @@ class MeasuredObject:
         return self.size * (1 - (self.confidence or 0.0))
 
 
-def measure_object(
+def measure_objects(
     objects: Objects,
-    found: FoundObject,
+    numbers: Iterable[int],
     spacing: tuple[float, float, float],
-    doubt: NDArray[np.uint8] | None,
-) -> MeasuredObject:
-    """Measure one object of a mask.
+    doubt: AnyLabels | None,
+) -> list[MeasuredObject]:
+    """Measure objects of a mask.
 
     Parameters
     ----------
+    numbers : iterable of int
+        Their ids.
     spacing : (z, y, x)
-    doubt : uint8 (Z, Y, X), optional
+    doubt : uint8 (Z, Y, X), numpy or ``SparseLabels``, optional
         As ``doubt_levels`` returns it.
     """
-    extent = [(r.stop - r.start) * s for r, s in zip(found.box, spacing, strict=True)]
-    shape = objects.labels.shape
-    mean = None
-    if doubt is not None:
-        member = objects.labels[found.box] == found.id
-        mean = 1 - float(doubt[found.box][member].mean()) / 255
-    return MeasuredObject(
-        id=found.id,
-        class_id=found.mask_label,
-        voxels=found.voxels,
-        size=found.voxels * float(np.prod(spacing)),
-        extent=(extent[0], extent[1], extent[2]),
-        confidence=mean,
-        at_border=any(r.start == 0 or r.stop == n for r, n in zip(found.box, shape, strict=True)),
-    )
+    shape, measured = objects.labels.shape, []
+    some = [objects.get(n) for n in numbers]
+    doubts = None if doubt is None else _mean_doubts(objects.labels, some, doubt)
+    for at, found in enumerate(some):
+        extent = [(r.stop - r.start) * s for r, s in zip(found.box, spacing, strict=True)]
+        ends = zip(found.box, shape, strict=True)
+        measured.append(
+            MeasuredObject(
+                id=found.id,
+                class_id=found.mask_label,
+                voxels=found.voxels,
+                size=found.voxels * float(np.prod(spacing)),
+                extent=(extent[0], extent[1], extent[2]),
+                confidence=None if doubts is None else 1 - doubts[at] / 255,
+                at_border=any(r.start == 0 or r.stop == n for r, n in ends),
+            )
+        )
+    return measured
+
+
+def _mean_doubts(labels: AnyLabels, some: Sequence[FoundObject], doubt: AnyLabels) -> list[float]:
+    """Return the mean doubt of each object."""
+    boxes, sums = [found.box for found in some], [0] * len(some)
+    if isinstance(labels, SparseLabels):
+        parts = parts_of(labels, boxes)
+    else:
+        parts = [(box, [at]) for at, box in enumerate(boxes)]
+    for part, which in parts:
+        ids, values = labels[part], doubt[part]
+        for at in which:
+            own = relative(meet(boxes[at], part), part)
+            sums[at] += int(values[own][ids[own] == some[at].id].sum(dtype=np.int64))
+    return [total / found.voxels for total, found in zip(sums, some, strict=True)]
 
 
 def queue_order(measured: Iterable[MeasuredObject]) -> list[int]:
@@ -105,7 +128,11 @@ def largest_slice(objects: Objects, number: int, axis: int) -> int:
     """Return the slice across an axis in which an object has most voxels."""
     box = objects.get(number).box
     others = tuple(a for a in range(3) if a != axis)
-    areas = np.count_nonzero(objects.labels[box] == number, axis=others)
+    areas = np.zeros(box[axis].stop - box[axis].start, np.int64)
+    for part, _ in parts_of(objects.labels, [box]):
+        common = meet(part, box)
+        inside = relative(common, box)[axis]
+        areas[inside] += np.count_nonzero(objects.labels[common] == number, axis=others)
     return int(box[axis].start + np.argmax(areas))
 
 

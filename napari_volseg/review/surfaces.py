@@ -15,6 +15,7 @@ from trimesh.smoothing import filter_taubin
 from trimesh.util import concatenate
 
 from napari_volseg.data.atomic import replacing
+from napari_volseg.review.room import check_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,6 +62,11 @@ def find_surfaces(
         Passes of Taubin's filter, which takes the steps between voxels off and keeps the
         volume; 0 for none.
 
+    Raises
+    ------
+    InputError
+        If the box of an object of a large volume does not fit into the memory.
+
     Yields
     ------
     FoundObject and Trimesh
@@ -71,6 +77,7 @@ def find_surfaces(
     colors = {c.id: ImageColor.getrgb(c.color) for c in classes}
     for number in numbers:
         found = objects.get(number)
+        check_room(objects.labels, found.box, f"leave out object {number}")
         mesh = _surface(objects.labels[found.box] == number)
         starts = [side.start for side in found.box]
         positions = np.asarray(mesh.vertices) + starts

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_volseg.review.kept import find_objects_around
-from napari_volseg.review.queue import measure_object
+from napari_volseg.review.kept import finding_around, put_all_kept
+from napari_volseg.review.queue import measure_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_volseg.data.kept import KeptObject
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
     from napari_volseg.review.queue import MeasuredObject
@@ -22,22 +20,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FoundObjects:
-    """The objects of a mask, what is known of each, and what was said before (``FoundAround``)."""
+    """The objects of a mask, what is known of each, and what was said before (``FoundAround``).
+
+    Attributes
+    ----------
+    mask : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
+        With the objects of which something was said before in it.
+    """
 
     objects: Objects
+    mask: AnyLabels
     measured: tuple[MeasuredObject, ...]
     kept: Mapping[int, KeptObject]
     unfit: tuple[KeptObject, ...]
 
 
 def find_objects_of(
-    labels: NDArray[Any],
+    labels: AnyLabels,
     kept: Sequence[KeptObject],
     volume: Volume,
-    doubt: NDArray[np.uint8] | None,
-) -> FoundObjects:
-    """Find the objects of a mask of a volume, around those that are kept, and measure them."""
-    around = find_objects_around(labels, kept)
+    doubt: AnyLabels | None,
+) -> Iterator[float | FoundObjects]:
+    """Find the objects of a mask of a volume, around those that are kept, and measure them.
+
+    Parameters
+    ----------
+    labels : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
+        The mask; objects that are kept are put into it.
+
+    Yields
+    ------
+    float, then FoundObjects
+        How much is done, 0 to 1.
+    """
+    yield 0.0
+    around = yield from finding_around(labels, kept)
+    put_all_kept(labels, around.kept.values())
     objects = around.objects
-    measured = [measure_object(objects, o, volume.spacing, doubt) for o in objects.found]
-    return FoundObjects(objects, tuple(measured), around.kept, around.unfit)
+    numbers = [found.id for found in objects.found]
+    measured = measure_objects(objects, numbers, volume.spacing, doubt)
+    yield FoundObjects(objects, labels, tuple(measured), around.kept, around.unfit)

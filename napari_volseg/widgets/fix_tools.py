@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QWidget
 
-from napari_volseg.review.edits import cut, merged, proposed_cut, smoothed, with_holes_filled
+from napari_volseg.review.reshape import cut, merged, proposed_cut, smoothed, with_holes_filled
 from napari_volseg.widgets.keys import Key
 from napari_volseg.widgets.layers import show_slice, visible_slice
 from napari_volseg.widgets.parts import button, column, label, row, say

@@ -21,6 +21,9 @@ from qtpy.QtWidgets import (
 
 from napari_volseg.data.annotation import BACKGROUND, COLORS, LabelClass
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.parts import put_where
+from napari_volseg.data.sparse_labels import unlabeled_like
+from napari_volseg.review.kept import cut_out
 from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.geometry import voxel_under
@@ -185,7 +188,9 @@ class TypesPanel(QWidget):
         assert image is not None and volume is not None and objects is not None
         if self._layer is None or self._layer not in self._session.viewer.layers:
             self._layer = Labels(
-                np.zeros(volume.shape, np.uint8), name=f"{volume.name} types", **geometry_of(image)
+                unlabeled_like(objects.labels, np.uint8),
+                name=f"{volume.name} types",
+                **geometry_of(image),
             )
             note(self._layer, role="types", volume=volume)
             self._layer.editable = False
@@ -234,9 +239,9 @@ class TypesPanel(QWidget):
         objects, layer = self._objects, self._layer
         if objects is None or layer is None:
             return
-        box = objects.get(number).box
+        shown = cut_out(objects, number, "")
         layer.colormap = class_colormap(self._classes(), dense=True)
-        layer.data[box][objects.labels[box] == number] = class_id
+        put_where(layer.data, [(shown.box, shown.member, class_id)])
         layer.refresh()
 
     def _classes(self) -> list[LabelClass]:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import LabelClass
+from napari_volseg.data.kept import unlabeled_box
+from napari_volseg.data.parts import put_where
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import crop_around, relative
+from napari_volseg.review.kept import cut_out
 from napari_volseg.widgets.layers import new_preview, show_region
 
 if TYPE_CHECKING:
@@ -38,9 +42,11 @@ class Outline:
         image = self._session.image
         if image is None:
             return
+        kept = cut_out(objects, number, "")
         z, y, x = objects.labels.shape
-        self._box, _ = crop_around(objects.get(number).box, (2, 2, 2), (1, 1, 1), (z, y, x))
-        drawn = np.where(objects.labels[self._box] == number, np.uint8(OUTLINED), np.uint8(0))
+        self._box, inside = crop_around(kept.box, (2, 2, 2), (1, 1, 1), (z, y, x))
+        drawn = unlabeled_box(self._box, np.uint8, isinstance(kept.member, SparseLabels))
+        put_where(drawn, [(inside, kept.member, OUTLINED)])
         if self._layer is None or self._layer not in self._session.viewer.layers:
             self._layer = new_preview(image, self._box, drawn, CLASSES)
             self._layer.name = "object in review"
@@ -72,11 +78,12 @@ class Outline:
         """
         if self._layer is None or self._box is None:
             return []
-        drawn = self._layer.data[relative(box, self._box)]
-        at = np.argwhere((drawn == OUTLINED) & (ids == 0))
+        inside = relative(box, self._box)
+        where = (self._layer.data[inside] == OUTLINED) & (ids == 0)
+        at = np.argwhere(where)
         if not len(at):
             return []
-        drawn[tuple(at.T)] = MARKED
+        put_where(self._layer.data, [(inside, where, MARKED)])
         self._layer.refresh(extent=False)
         return [int(m) + side.start for m, side in zip(np.median(at, axis=0), box, strict=True)]
 

@@ -17,10 +17,18 @@ from qtpy.QtCore import QTimer
 from napari_volseg.data.annotation import with_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.kept import kept_by
-from napari_volseg.data.tiles import whole_region
+from napari_volseg.data.parts import take_over
 from napari_volseg.review.again import said_again
-from napari_volseg.review.edits import Edit, Review, apply, painted, reject_all, restore, say_of
-from napari_volseg.review.kept import cut_out, most_shared, overlap, put_kept
+from napari_volseg.review.edits import (
+    Edit,
+    Review,
+    apply,
+    cut_ahead,
+    reject_all,
+    restore,
+    say_of,
+)
+from napari_volseg.review.kept import cut_out_all, most_shared, overlap, put_kept
 from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
@@ -28,8 +36,9 @@ from napari_volseg.review.queue import (
     REJECTED,
     UNREVIEWED,
     MeasuredObject,
-    measure_object,
+    measure_objects,
 )
+from napari_volseg.review.reshape import painted
 from napari_volseg.widgets.layers import classes_of, history_of, noted
 from napari_volseg.widgets.parts import count
 from napari_volseg.widgets.strokes import stroke_of
@@ -52,7 +61,6 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.undo import Undo
-
 
 LIMIT_BYTES = 32 * 1024**2
 """Of what goes with the acts of the annotation's history, and is not in them."""
@@ -103,7 +111,7 @@ class Reviewing:
         states = {number: one.state for number, one in found.kept.items()}
         self._review = Review(found.objects, prediction.data, states)
         self.measured = {m.id: m for m in found.measured}
-        put_kept(prediction.data, whole_region(prediction.data.shape), found.kept.values())
+        take_over(prediction.data, found.mask, [one.box for one in found.kept.values()])
         prediction.refresh(extent=False)
         keep_in(self._session, self._all_kept())
         prediction.events.paint.connect(self._protect)
@@ -176,7 +184,7 @@ class Reviewing:
             verb, said = ("unlock", UNREVIEWED) if state == ACCEPTED else ("accept", ACCEPTED)
             # At once: the next key may be pressed before a thread is done.
             edit = say_of(review, f"{verb} object {number}", {number: said})
-            self._deliver(review, self._session.annotation, edit)
+            self._deliver(review, edit, self._session.annotation)
 
     def accept_all(self, numbers: Sequence[int]) -> None:
         """Lock those of some objects of which nothing is said yet, as one act."""
@@ -222,7 +230,7 @@ class Reviewing:
             return False
         if annotation is None:
             self._working = True
-            done = partial(self._deliver, review, None)
+            done = partial(self._deliver, review)
             self._background.run(make, review, *arguments, done=done, failed=self._rest)
             return True
         made: list[tuple[Review, Edit]] = []
@@ -234,7 +242,7 @@ class Reviewing:
             now = self._review
             if now is None:
                 raise InputError("the objects are gone meanwhile; find them again")
-            edit = make(now, *arguments)
+            edit = cut_ahead(now, make(now, *arguments))
             made[:] = [(now, edit)]
             known = with_classes(classes, edit.painted(now), predicted)
             act = edit.write(now, labels, corrections)
@@ -243,7 +251,7 @@ class Reviewing:
         self._undo.do(
             annotation,
             make_act,
-            lambda put: self._deliver(made[0][0], annotation, made[0][1], put, paint),
+            lambda put: self._deliver(*made[0], annotation, put, paint),
         )
         return True
 
@@ -258,8 +266,8 @@ class Reviewing:
     def _deliver(
         self,
         review: Review,
-        annotation: Labels | None,
         edit: Edit,
+        annotation: Labels | None = None,
         put: Callable[[], None] | None = None,
         paint: int = 0,
     ) -> None:
@@ -310,7 +318,7 @@ class Reviewing:
         if objects is None:
             return []
         changed = [n for n in edit.classes if n in objects and self.state(n) == UNREVIEWED]
-        return [cut_out(objects, n, UNREVIEWED) for n in changed]
+        return cut_out_all(objects, dict.fromkeys(changed, UNREVIEWED))
 
     def _apply(self, edit: Edit) -> Edit:
         """Put an edit into the prediction; return what takes it back."""
@@ -324,17 +332,18 @@ class Reviewing:
         """Measure objects anew, and keep what is said of them."""
         assert self._review is not None and self._volume is not None
         objects, doubt = self._review.objects, noted(self._prediction).get("doubt")
-        for number in edit.classes:
-            self.measured.pop(number, None)
-            if number in objects:
-                found = objects.get(number)
-                self.measured[number] = measure_object(objects, found, self._volume.spacing, doubt)
+        changed = [n for n in edit.classes if n in objects]
+        now = measure_objects(objects, changed, self._volume.spacing, doubt)
+        others = {n: one for n, one in self.measured.items() if n not in edit.classes}
+        self.measured = others | {one.id: one for one in now}
         numbers = frozenset({*edit.states, *edit.classes})
-        for number in numbers:
-            self._kept.pop(number, None)
-            if number in objects and self.state(number) != UNREVIEWED:
-                kept = self._kept[number] = cut_out(objects, number, self.state(number))
-                self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
+        self._kept = {n: kept for n, kept in self._kept.items() if n not in numbers}
+        said = {n: self.state(n) for n in numbers if self.state(n) != UNREVIEWED}
+        left = {n: state for n, state in said.items() if n not in edit.kept}
+        rest = zip(left, cut_out_all(objects, left), strict=True)
+        for number, kept in (*edit.kept.items(), *rest):
+            self._kept[number] = kept
+            self.unfit = tuple(one for one in self.unfit if not overlap(one, kept))
         keep_in(self._session, self._all_kept())
         if self.state(self.painting) != CORRECTED:
             self.painting = 0
@@ -384,5 +393,7 @@ class Reviewing:
     def _put_kept(self, box: Region) -> None:
         if self._prediction is not None and self.possible:
             locked = [one for one in self._kept.values() if one.state in LOCKED]
-            put_kept(self._prediction.data[box], box, locked)
+            values = self._prediction.data[box]
+            put_kept(values, box, locked)
+            self._prediction.data[box] = values
             self._prediction.refresh(extent=False)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED, Annotation, Case, LabelClass
+from napari_volseg.data.errors import InputError
 from napari_volseg.data.labels import ALL_LABELED, as_labels
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.widgets.painted import find_painted
 
 if TYPE_CHECKING:
@@ -305,6 +307,11 @@ def compare_masks(
 
 def _as_annotation(given: GivenMask, from_zero: bool) -> Annotation:
     values, classes, name = given
+    if isinstance(values, SparseLabels):
+        raise InputError(
+            f"{name} is too large to be compared: masks are compared as a whole. Compare a part "
+            "of them, cut out of both"
+        )
     values = np.asarray(values)
     annotation = Annotation(as_labels(values, name, ALL_LABELED if from_zero else UNLABELED))
     moved_up = from_zero and not values.all()

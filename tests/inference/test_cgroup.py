@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_volseg.inference import cgroup, device
+from napari_volseg.inference import cgroup
 from napari_volseg.inference.cgroup import memory_left
 from napari_volseg.inference.device import free_memory, pick_device
 
@@ -72,7 +72,7 @@ def test_where_no_limit_is_there_is_none(machine, tmp_path):
 
 def test_plans_are_made_with_what_a_container_leaves(machine, monkeypatch):
     cpu, root = pick_device("cpu"), machine(V2, "/", {"": (1000, 600, 0)})
-    monkeypatch.setattr(device, "memory_left", lambda: cgroup.memory_left(root))
+    monkeypatch.setattr(cgroup, "memory_left", lambda: memory_left(root))
     assert free_memory(cpu) == 400
-    monkeypatch.setattr(device, "memory_left", lambda: math.inf)
+    monkeypatch.setattr(cgroup, "memory_left", lambda: math.inf)
     assert free_memory(cpu) > 10**6

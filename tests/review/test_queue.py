@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from napari_volseg.data.annotation import default_classes
-from napari_volseg.review.kept import cut_out, find_objects_around, put_kept
+from napari_volseg.data.kept import kept_by
+from napari_volseg.review.kept import (
+    cut_out,
+    find_objects_around,
+    overlap,
+    put_all_kept,
+    put_kept,
+)
 from napari_volseg.review.objects import find_objects
 from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
+    REJECTED,
     largest_slice,
-    measure_object,
+    measure_objects,
     queue_order,
     review_table,
     reviewed_share,
@@ -35,14 +43,14 @@ def mask():
 
 def measure(mask, doubt=None):
     objects = find_objects(mask)
-    return [measure_object(objects, o, SPACING, doubt) for o in objects.found]
+    return measure_objects(objects, [o.id for o in objects.found], SPACING, doubt)
 
 
-def test_objects_are_measured_in_physical_units(mask):
+def test_objects_are_measured_in_physical_units(mask, hold):
     doubt = np.full(mask.shape, 255, np.uint8)
     doubt[mask == 2] = 204
     doubt[mask == 3] = 0
-    border, pyramid, block = measure(mask, doubt)
+    border, pyramid, block = measure(hold(mask), hold(doubt))
     assert (border.at_border, pyramid.at_border, block.at_border) == (True, False, False)
     assert (border.voxels, border.size, border.extent) == (24, 24.0, (4.0, 3.0, 2.0))
     assert [m.confidence for m in (border, pyramid, block)] == pytest.approx([0.2, 0.2, 1.0])
@@ -65,9 +73,10 @@ def test_progress_counts_objects_and_volume(mask):
     assert reviewed_share([], {}) == (0, 0)
 
 
-def test_the_slice_shown_is_the_one_with_most_of_the_object(mask):
-    assert largest_slice(find_objects(mask), 2, 0) == 3
-    assert largest_slice(find_objects(mask), 2, 1) in range(1, 5)
+def test_the_slice_shown_is_the_one_with_most_of_the_object(mask, hold):
+    objects = find_objects(hold(mask))
+    assert largest_slice(objects, 2, 0) == 3
+    assert largest_slice(objects, 2, 1) in range(1, 5)
 
 
 def test_the_table_has_a_row_of_plain_values_for_each_object(mask):
@@ -79,24 +88,49 @@ def test_the_table_has_a_row_of_plain_values_for_each_object(mask):
     assert rows[2]["center_z_micrometer"] == 12.0 and rows[2]["extent_x_micrometer"] == 1.0
 
 
-def test_kept_objects_are_written_into_any_region_and_found_again_as_they_were(mask):
-    objects = find_objects(mask)
+def test_kept_objects_are_written_into_any_region_and_found_again_as_they_were(mask, hold):
+    objects = find_objects(hold(mask))
     kept = [cut_out(objects, 2, ACCEPTED), cut_out(objects, 3, CORRECTED)]
     later = np.full_like(mask, 2)  # all is one object, but for what is kept
+    before = hold(later)
     for z in range(0, 10, 4):
         region = slice(z, z + 4), slice(0, 12), slice(2, 14)
         put_kept(later[region], region, kept)
     assert (later[mask == 3] == 3).all() and (later[mask != 3] == 2).all()
-    before = later.copy()
-    around = find_objects_around(later, kept)
+    put_all_kept(before, kept)
+    np.testing.assert_array_equal(before[:], later)
+    around = find_objects_around(before, kept)
     found = around.objects
     assert list(around.kept.values()) == kept and not around.unfit
-    np.testing.assert_array_equal(later, before)
+    np.testing.assert_array_equal(before[:], later)
     assert [(o.id, o.mask_label) for o in found.found] == [(1, 2), (2, 2), (3, 3)]
-    np.testing.assert_array_equal(found.labels == 2, objects.labels == 2)
-    np.testing.assert_array_equal(found.labels == 3, objects.labels == 3)
-    assert found.get(2).box == objects.get(2).box
-    assert found.get(2).center == pytest.approx(objects.get(2).center)
+    for number in (2, 3):
+        np.testing.assert_array_equal(found.labels[:] == number, objects.labels[:] == number)
+    assert found.get(2) == objects.get(2)
+
+
+def test_rejected_objects_are_found_again_where_the_next_mask_has_them_or_nothing(mask, hold):
+    objects = find_objects(hold(mask))
+    kept = [cut_out(objects, n, REJECTED) for n in (1, 2, 3)]
+    later = mask.copy()
+    later[3:5, 1:8, 1:8] = 1  # less than half of the pyramid is left
+    later[mask == 3] = 1
+    around = find_objects_around(hold(later), kept)
+    assert {n: one.voxels for n, one in around.kept.items()} == {1: 24, 3: 12}
+    assert around.objects.labels[6, 9, 9] == 3 and around.objects.get(3).voxels == 12
+    assert around.unfit == (kept[1],)
+
+
+@pytest.mark.parametrize("state", [ACCEPTED, REJECTED])
+def test_a_kept_object_is_the_same_after_it_was_stored(mask, hold, state):
+    kept = cut_out(find_objects(hold(mask)), 2, state)
+    again = kept_by(kept.act)
+    assert (again.class_id, again.state, again.box) == (2, state, kept.box)
+    assert again.voxels == kept.voxels == 126 and overlap(again, kept)
+    np.testing.assert_array_equal(again.member[:], kept.member[:])
+    plain = cut_out(find_objects(mask), 2, state)
+    assert kept.act.patches == plain.act.patches and overlap(kept, plain)
+    assert not overlap(kept, cut_out(find_objects(mask), 3, state))
 
 
 def test_doubt_is_a_byte_a_voxel():

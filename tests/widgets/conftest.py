@@ -14,12 +14,17 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QThreadPool
 from qtpy.QtWidgets import QApplication, QMainWindow
 
+from napari_volseg.data import corrections, journal, kept, sparse_labels
 from napari_volseg.data.intensity import measure_intensity
 from napari_volseg.data.phantom import kidney_phantom
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.inference import large
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d_config import UNet3DConfig
+from napari_volseg.review import components
+from napari_volseg.review import kept as review_kept
 from napari_volseg.training.events import Command, Progress
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.session import Model
@@ -58,6 +63,23 @@ def nothing_left_open(qapp):
     """Delete at the end what was to be deleted later: outside an event loop Qt never does."""
     yield
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+
+
+@pytest.fixture
+def all_is_large(monkeypatch):
+    """Hold all labels in blocks, small ones, and let nobody ask for all of them at once."""
+    monkeypatch.setattr(large, "SMALL_PART", 0)
+    for module in (kept, review_kept):
+        monkeypatch.setattr(module, "LARGE_BOX", 16**3)
+    for module in (sparse_labels, journal, corrections):
+        monkeypatch.setattr(module, "BLOCK_SIZE", 16)
+
+    monkeypatch.setattr(components, "TILE", 32)
+
+    def refuse(*_):
+        raise MemoryError("an array was made of all labels")
+
+    monkeypatch.setattr(SparseLabels, "__array__", refuse)
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
-from napari_volseg.data import corrections, journal, sparse_labels
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.files import read_annotation, write_volume
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region
-from napari_volseg.inference import large
 from napari_volseg.inference.predict import predict_volume
+from napari_volseg.review.objects import find_objects
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.training.loop import train
 from napari_volseg.widgets import preview
@@ -24,20 +23,9 @@ from napari_volseg.widgets.review import OBJECTS
 from tests.widgets.conftest import close
 from tests.widgets.hands import find, live, paint, press, wait_until
 
+pytestmark = pytest.mark.usefixtures("all_is_large")
+
 SLICES = ((0, 12), (1, 24), (2, 26))
-
-
-@pytest.fixture(autouse=True)
-def all_is_large(monkeypatch):
-    """Hold all labels in blocks, small ones, and let nobody ask for all of them at once."""
-    monkeypatch.setattr(large, "SMALL_PART", 0)
-    for module in (sparse_labels, journal, corrections):
-        monkeypatch.setattr(module, "BLOCK_SIZE", 16)
-
-    def refuse(*_):
-        raise MemoryError("an array was made of all labels")
-
-    monkeypatch.setattr(SparseLabels, "__array__", refuse)
 
 
 def whole(labels: SparseLabels) -> np.ndarray:
@@ -205,7 +193,12 @@ def test_a_prediction_is_shown_saved_and_tells_what_to_paint_next(
     suggested = painted.annotate.paint_next
     wait_until(lambda: not suggested.job.running, "slices are ranked")
     assert len(suggested._found) == 5
+    truth = phantom[1].labels
+    session.prediction.data[:] = truth
     press(painted, "step Review")
     painted.review.show_part(OBJECTS)
     press(painted, "find objects")
-    assert find(painted, "objects found").text().startswith("This mask is too large")
+    wait_until(lambda: find(painted, "objects").isVisible(), "objects are found")
+    objects, expected = painted.review.objects.queue.reviewing.objects, find_objects(truth)
+    assert objects.found == expected.found and len(objects.found) == 3
+    np.testing.assert_array_equal(whole(objects.labels), expected.labels)

@@ -14,6 +14,7 @@ from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import show_slice
 from tests.widgets.conftest import close
 from tests.widgets.hands import add_volume, canvas, drag, find, live, on_canvas, press, wait_until
+from tests.widgets.test_queue import held
 
 SHAPE = (16, 72, 72)
 CENTERS = [(8, y, x) for y in (10, 26, 42, 58) for x in (10, 26, 42, 58)]
@@ -35,7 +36,7 @@ def show_mask(dock: VolSegDock, viewer, volume: Volume, mask: np.ndarray) -> Non
     """Give the dock an image and a finished prediction, and go to Review."""
     add_volume(viewer, volume)
     layer = dock.session.start_prediction(default_classes())
-    layer.data = mask.copy()
+    layer.data = held(mask)
     press(dock, "step Review")
     dock.review.count_prediction()
     wait_until(lambda: find(dock, "classes of the prediction").isVisible(), "it is counted")

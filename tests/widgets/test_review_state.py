@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_volseg.data.annotation import default_classes
-from napari_volseg.review.edits import merged
+from napari_volseg.review.reshape import merged
 from napari_volseg.widgets import reviewing as reviewing_module
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, note
@@ -24,6 +24,7 @@ from tests.widgets.test_queue import (
     begin,
     blobs,
     find_objects,
+    held,
     key,
     number,
     rows,
@@ -53,7 +54,11 @@ def verdicts(dock) -> list:
     """Return what was said, by voxels: numbers are others after each search."""
     kept = kept_in(dock.session)
     return sorted(
-        (one.state, one.class_id, (np.argwhere(one.member) + [s.start for s in one.box]).tolist())
+        (
+            one.state,
+            one.class_id,
+            (np.argwhere(one.member[:]) + [s.start for s in one.box]).tolist(),
+        )
         for one in kept
     )
 
@@ -66,8 +71,8 @@ def marked(dock) -> np.ndarray:
 def predict_again(dock, mask) -> None:
     """Show a mask of the volume, as a prediction would."""
     layer = dock.session.start_prediction(default_classes((1, 2, 3)))
-    layer.data = mask
-    note(layer, doubt=blobs()[2])
+    layer.data = held(mask)
+    note(layer, doubt=held(blobs()[2]))
     press(dock, "step Review")
     dock.review.count_prediction()
     press(dock, "show Objects")
@@ -93,7 +98,7 @@ def restore(viewer, dock) -> None:
 def seen(dock):
     """Return all that a review changes: labels, corrections and what is said of objects."""
     layer = dock.session.annotation
-    return layer.data.tobytes(), marked(dock).tobytes(), verdicts(dock)
+    return layer.data[:].tobytes(), marked(dock).tobytes(), verdicts(dock)
 
 
 @pytest.mark.parametrize("unclean", [False, True], ids=["closed", "killed"])
@@ -103,8 +108,8 @@ def test_a_review_is_there_again_after_a_restart(
     viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
     begin(dock, viewer)
     review_all(dock)
-    before, mask = verdicts(dock), dock.session.prediction.data.copy()
-    labels, corrected = dock.session.annotation.data.copy(), marked(dock)
+    before, mask = verdicts(dock), dock.session.prediction.data[:].copy()
+    labels, corrected = dock.session.annotation.data[:].copy(), marked(dock)
     assert corrected.any() and len(before) == 3
     journal = tmp_path / "journal"
     if unclean:
@@ -115,14 +120,14 @@ def test_a_review_is_there_again_after_a_restart(
 
     viewer, dock = open_window(make_napari_viewer, journal)
     restore(viewer, dock)
-    np.testing.assert_array_equal(dock.session.annotation.data, labels)
+    np.testing.assert_array_equal(dock.session.annotation.data[:], labels)
     np.testing.assert_array_equal(marked(dock), corrected)
     # The model says what it said: the review of it is on view.
     predict_again(dock, blobs()[1])
     find_objects(dock)
     assert {voxel: state(dock, voxel) for voxel in STATES} == STATES
     assert verdicts(dock) == before
-    np.testing.assert_array_equal(dock.session.prediction.data, mask)
+    np.testing.assert_array_equal(dock.session.prediction.data[:], mask)
     assert "100% of objects" in find(dock, "review progress").text()
     wait_until(lambda: not dock.findChildren(RecoveryStrip), "it is handed over")
     # And what was said can be taken back.
@@ -140,11 +145,11 @@ def test_verdicts_are_undone_and_redone_after_a_restart(
     viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
     begin(dock, viewer)
     review_all(dock)
-    states, masks = [seen(dock)], [dock.session.prediction.data.copy()]
+    states, masks = [seen(dock)], [dock.session.prediction.data[:].copy()]
     for _ in range(4):
         dock.undo.undo()
         states.append(seen(dock))
-        masks.append(dock.session.prediction.data.copy())
+        masks.append(dock.session.prediction.data[:].copy())
     assert [len(kept) for _, _, kept in states] == [3, 2, 1, 1, 0]
     assert history_of(dock.session.annotation).undoable == ()
     for _ in range(4):
@@ -163,7 +168,7 @@ def test_verdicts_are_undone_and_redone_after_a_restart(
         move()
         assert seen(dock) == states[at], f"{at} taken back"
         if searched:
-            np.testing.assert_array_equal(dock.session.prediction.data, masks[at])
+            np.testing.assert_array_equal(dock.session.prediction.data[:], masks[at])
             assert [row[2] != "" for row in rows(dock)].count(True) == len(states[at][2])
     dock.undo.undo()
     if not searched:
@@ -180,7 +185,7 @@ def test_several_rejected_are_undone_and_redone_after_a_restart(
     begin(dock, viewer)
     find(dock, "objects").selectAll()
     key(dock, "R")
-    after, mask = seen(dock), dock.session.prediction.data.copy()
+    after, mask = seen(dock), dock.session.prediction.data[:].copy()
     assert [x[0] for x in after[2]] == ["rejected"] * 3
     close(dock)
     viewer.close()
@@ -189,13 +194,13 @@ def test_several_rejected_are_undone_and_redone_after_a_restart(
     restore(viewer, dock)
     predict_again(dock, blobs()[1])
     find_objects(dock)
-    np.testing.assert_array_equal(dock.session.prediction.data, mask)
+    np.testing.assert_array_equal(dock.session.prediction.data[:], mask)
     dock.undo.undo()
-    assert verdicts(dock) == [] and not dock.session.annotation.data.any()
-    np.testing.assert_array_equal(dock.session.prediction.data, blobs()[1])
+    assert verdicts(dock) == [] and not dock.session.annotation.data[:].any()
+    np.testing.assert_array_equal(dock.session.prediction.data[:], blobs()[1])
     dock.undo.redo()
     assert seen(dock) == after
-    np.testing.assert_array_equal(dock.session.prediction.data, mask)
+    np.testing.assert_array_equal(dock.session.prediction.data[:], mask)
     close(dock)
 
 
@@ -205,11 +210,11 @@ def test_what_is_kept_for_the_undo_of_a_review_is_bounded_and_compressed(
 ):
     monkeypatch.setattr(reviewing_module, "LIMIT_BYTES", limit)
     annotation, prediction = reviewing.session.annotation, reviewing.session.prediction
-    steps = [(seen(reviewing), prediction.data.copy())]
+    steps = [(seen(reviewing), prediction.data[:].copy())]
     for letter in ("W", "G", "J", "R", "J", "A"):
         key(reviewing, letter)
         if len(history_of(annotation).undoable) == len(steps):
-            steps.append((seen(reviewing), prediction.data.copy()))
+            steps.append((seen(reviewing), prediction.data[:].copy()))
     assert len(steps) == 5
     kept = list(reviewing.review.objects.queue.reviewing._edits.values())
     assert len(kept) == (4 if limit else 1)
@@ -218,7 +223,7 @@ def test_what_is_kept_for_the_undo_of_a_review_is_bounded_and_compressed(
     for move, at in [*moves, *((annotation.redo, at) for at in (1, 2, 3, 4))]:
         move()
         assert seen(reviewing) == steps[at][0], f"{at} done"
-        np.testing.assert_array_equal(prediction.data, steps[at][1])
+        np.testing.assert_array_equal(prediction.data[:], steps[at][1])
 
 
 def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_errors, qapp):
@@ -235,7 +240,7 @@ def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_erro
     key(dock, "R")
     key(dock, "A")
     assert state(dock, SURE) == "accepted"
-    after = seen(dock), dock.session.prediction.data.copy()
+    after = seen(dock), dock.session.prediction.data[:].copy()
     close(dock)
     viewer.close()
 
@@ -246,7 +251,7 @@ def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_erro
     wait_until(lambda: dock.session.annotation is not None, "it is restored")
     predict_again(dock, blobs()[1])
     find_objects(dock)
-    np.testing.assert_array_equal(dock.session.prediction.data, after[1])
+    np.testing.assert_array_equal(dock.session.prediction.data[:], after[1])
     names = []
     while history_of(dock.session.annotation).undoable:
         names.append(history_of(dock.session.annotation).undoable[-1].name)
@@ -258,13 +263,13 @@ def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_erro
         "merge",
         "correct",
     ]
-    assert verdicts(dock) == [] and not dock.session.annotation.data.any()
-    np.testing.assert_array_equal(dock.session.prediction.data, blobs()[1])
+    assert verdicts(dock) == [] and not dock.session.annotation.data[:].any()
+    np.testing.assert_array_equal(dock.session.prediction.data[:], blobs()[1])
     assert sorted(row[4] for row in rows(dock)) == ["10584", "2742", "360"]
     for _ in names:
         dock.undo.redo()
     assert seen(dock) == after[0]
-    np.testing.assert_array_equal(dock.session.prediction.data, after[1])
+    np.testing.assert_array_equal(dock.session.prediction.data[:], after[1])
     close(dock)
 
 
