@@ -118,7 +118,6 @@ def test_a_training_learns_from_blocks_and_from_what_is_painted_meanwhile(
     shown = []
     painted.train.job.yielded.connect(lambda event: shown.append(event.preview))
     press(painted, "step Train")
-    find(painted, "minutes to train").setValue(5 / 60)
     show_slice(napari_viewer, layer, 0, 6)
     press(painted, "train")
     wait_until(lambda: painted.train.job.heard, "it trains")
@@ -127,10 +126,11 @@ def test_a_training_learns_from_blocks_and_from_what_is_painted_meanwhile(
     layer.paint((6, 20, 20), 2)
     line = find(painted, "which paint the training knows")
     wait_until(lambda: line.text().startswith("Learning from what you painted"), "it learns")
+    wait_until(lambda: any(each is not None for each in shown), "a slice is shown", 120)
+    press(painted, "stop training")
     wait_until(lambda: not painted.train.job.running, "it ends")
-    assert any(each is not None for each in shown)
     checkpoint = session.model.checkpoint
-    assert checkpoint.step > 0 and checkpoint.score is not None
+    assert checkpoint.step > 0
     assert session.image is not None and isinstance(layer.data, SparseLabels)
 
 

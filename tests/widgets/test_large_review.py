@@ -97,8 +97,11 @@ def test_a_search_is_told_cancelled_and_begun_again(reviewing, monkeypatch):
     wait_until(lambda: find(reviewing, "objects").isVisible(), "objects are found")
     assert len(rows(reviewing)) == 3 and not bar.isVisible()
     wait_until(lambda: not reviewing.review.objects.job.running, "it ends")
+    held.clear()
     press(reviewing, "find objects")
+    reviewing.review.objects._on_event(0.3)
     press(reviewing, "cancel finding")
+    held.set()
     wait_until(lambda: not reviewing.review.objects.job.running, "it ends")
     assert find(reviewing, "objects found").text() == "" and rows(reviewing) == []
 
