@@ -49,14 +49,11 @@ for module, some in (
             "what_is_painted_and_erased_changes_the_object_that_is_being_fixed",
             "objects_selected_in_the_table_are_merged",
             "the_review_is_saved_as_a_table",
-            "a_click_on_the_canvas_goes_to_the_object",
         ),
     ),
     (
         test_review_state,
         (
-            "a_review_is_there_again_after_a_restart",
-            "verdicts_are_undone_and_redone_after_a_restart",
             "several_rejected_are_undone_and_redone_after_a_restart",
             "a_merge_is_undone_after_a_restart",
             "what_does_not_fit_another_mask_is_said_and_kept",
