@@ -14,7 +14,7 @@ from napari_volseg.data.annotation import UNLABELED, Annotation, LabelClass
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.contents import Contents
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.labels import READ_AT_ONCE, as_labels, as_sparse_labels, has_zero
+from napari_volseg.data.labels import READ_AT_ONCE, has_zero, read_labels
 from napari_volseg.data.reading import lazy, reading
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
@@ -105,13 +105,9 @@ def read_annotation(
     """
     path = Path(path)
     contents = _read_labels(path)
-    image, stored = contents.image[0], contents.classes
-    labels: AnyLabels
-    if in_blocks:
-        labels = as_sparse_labels(image, str(path), unlabeled, from_zero)
-    else:
-        labels = as_labels(np.asarray(image), str(path), unlabeled, from_zero)
-    return _annotation(labels, tuple(classes) or (stored if unlabeled == UNLABELED else ()), path)
+    labels = read_labels(contents.image[0], str(path), unlabeled, from_zero, in_blocks=in_blocks)
+    stored = contents.classes if unlabeled == UNLABELED else ()
+    return _annotation(labels, tuple(classes) or stored, path)
 
 
 def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]:

@@ -14,6 +14,8 @@ from napari_volseg.data.tiles import tile_grid
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_volseg.data.sparse_labels import AnyLabels
+
 ALL_LABELED = -1
 """A value that no label has: with it as the unlabeled one, every voxel is labeled."""
 
@@ -74,6 +76,33 @@ def as_labels(
     labels = np.zeros(values.shape, np.uint16)
     labels[kept] = rest.astype(np.uint16) + np.uint16(shift)
     return labels.astype(np.uint8) if high <= np.iinfo(np.uint8).max else labels
+
+
+def read_labels(
+    image: Any,
+    where: str,
+    unlabeled: int = UNLABELED,
+    from_zero: bool | None = None,
+    *,
+    in_blocks: bool,
+) -> AnyLabels:
+    """Read an image (Z, Y, X) as labels: as ``SparseLabels``, or else as an array.
+
+    Parameters
+    ----------
+    image : array, lazy
+    where, unlabeled, from_zero
+        As of ``as_labels``.
+    in_blocks : bool
+
+    Raises
+    ------
+    InputError
+        As ``as_labels``.
+    """
+    if in_blocks:
+        return as_sparse_labels(image, where, unlabeled, from_zero)
+    return as_labels(np.asarray(image), where, unlabeled, from_zero)
 
 
 def as_sparse_labels(

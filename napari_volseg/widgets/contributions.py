@@ -15,7 +15,7 @@ from napari_volseg.data.annotation import (
 )
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_classes, read_volume, write_labels
-from napari_volseg.data.labels import as_labels, as_sparse_labels
+from napari_volseg.data.labels import as_labels, read_labels
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.large import is_large
@@ -60,9 +60,7 @@ def read_layers(path: str) -> list[LayerTuple]:
     classes = read_classes(path)
     if not classes:
         return image_layers(volume)
-    image = volume.image[0]
-    large = is_large(volume.shape)
-    labels = as_sparse_labels(image, path) if large else as_labels(np.asarray(image), path)
+    labels = read_labels(volume.image[0], path, in_blocks=is_large(volume.shape))
     return [labels_layer(Annotation(labels, classes), volume, volume.name)]
 
 
