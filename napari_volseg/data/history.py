@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 
 from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.data.tiles import around, box_size, relative
+from napari_volseg.data.tiles import around, box_shape, box_size, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,7 +217,7 @@ def pieces(box: Region) -> Iterator[Region]:
     if box_size(box) <= LARGEST_PATCH:
         yield box
         return
-    sides = [side.stop - side.start for side in box]
+    sides = box_shape(box)
     axis = int(np.argmax(sides))
     middle = box[axis].start + sides[axis] // 2
     for half in (slice(box[axis].start, middle), slice(middle, box[axis].stop)):
@@ -234,7 +234,7 @@ def _pack(box: Region, values: NDArray[Any]) -> Patch:
 def unpack(patch: Patch, dtype: str) -> NDArray[Any]:
     """Return the voxels of a patch."""
     voxels = np.frombuffer(imagecodecs.zstd_decode(patch.voxels), np.dtype(dtype).newbyteorder("<"))
-    return voxels.reshape([side.stop - side.start for side in patch.box])
+    return voxels.reshape(box_shape(patch.box))
 
 
 def _bounded(undoable: tuple[Act, ...], redoable: tuple[Act, ...]) -> History:

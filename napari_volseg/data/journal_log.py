@@ -17,7 +17,7 @@ import numpy as np
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import block_box
-from napari_volseg.data.tiles import meet, whole_region
+from napari_volseg.data.tiles import box_shape, meet, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,7 +101,7 @@ class Log:
         for index, payload in self.blocks.items():
             if voxels := payload[BLOCK.size :]:
                 box = meet(block_box(index), whole_region(labels.shape))
-                sides = [side.stop - side.start for side in box]
+                sides = box_shape(box)
                 labels[box] = np.frombuffer(zlib.decompress(voxels), stored).reshape(sides)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from napari_volseg.data.history import Act, make_act, unpack
 from napari_volseg.data.parts import labeled_pieces, put_where
 from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.data.tiles import box_size, relative, whole_region
+from napari_volseg.data.tiles import box_shape, box_size, relative, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,5 +81,5 @@ def kept_by(act: Act) -> KeptObject:
 
 def unlabeled_box(box: Region, dtype: DTypeLike, in_blocks: bool) -> AnyLabels:
     """Return labels of a box's shape, all 0: an array, or ``SparseLabels``."""
-    shape = [side.stop - side.start for side in box]
+    shape = box_shape(box)
     return SparseLabels(shape, dtype) if in_blocks else np.zeros(shape, dtype)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from napari_volseg.data.tiles import meet, relative, whole_region
+from napari_volseg.data.tiles import box_shape, meet, relative, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,7 +59,7 @@ class PackedBlock:
 
     def unpack(self) -> NDArray[Any]:
         """Return its labels (z, y, x), to be changed as one likes."""
-        sides = [side.stop - side.start for side in self.box]
+        sides = box_shape(self.box)
         room = bytearray(math.prod(sides) * self.dtype.itemsize)
         imagecodecs.zstd_decode(self.voxels, out=room)
         return np.frombuffer(room, self.dtype).reshape(sides)
@@ -171,7 +171,7 @@ class SparseLabels:
         if _is_fancy(key):
             return self._at(key)
         box, collapsed = self._box(key)
-        values = np.full([side.stop - side.start for side in box], self.fill, self.dtype)
+        values = np.full(box_shape(box), self.fill, self.dtype)
         for index in block_indices(box):
             block = self._blocks.get(index)
             if block is not None:
@@ -185,7 +185,7 @@ class SparseLabels:
             self._put_at(key, value)
             return
         box, collapsed = self._box(key)
-        sides = [side.stop - side.start for side in box]
+        sides = box_shape(box)
         kept = [n for n, gone in zip(sides, collapsed, strict=True) if not gone]
         values = np.broadcast_to(np.asarray(value, self.dtype), kept).reshape(sides)
         for index in block_indices(box):
@@ -259,7 +259,7 @@ class SparseLabels:
         block = self._blocks.get(index)
         if block is not None:
             return block.unpack()
-        sides = [side.stop - side.start for side in self._block_box(index)]
+        sides = box_shape(self._block_box(index))
         return np.full(sides, self.fill, self.dtype)
 
     def _put(self, index: Index, values: NDArray[Any]) -> None:

@@ -207,9 +207,15 @@ def around(boxes: Sequence[Region]) -> Region:
     return z, y, x
 
 
+def box_shape(box: Region) -> tuple[int, int, int]:
+    """Return how many voxels a box has along each axis."""
+    z, y, x = (side.stop - side.start for side in box)
+    return z, y, x
+
+
 def box_size(box: Region) -> int:
     """Return how many voxels a box holds."""
-    return math.prod(side.stop - side.start for side in box)
+    return math.prod(box_shape(box))
 
 
 def relative(region: Region, to: Region) -> Region:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_volseg.data.tiles import voxels_read
+from napari_volseg.data.tiles import box_shape, voxels_read
 from napari_volseg.inference.device import free_memory
 from napari_volseg.inference.ledger import META, Ledger
 from napari_volseg.models.belief import Belief, pool_opinions
@@ -74,7 +74,7 @@ def tile_memory(
     channels, *whole = extent
     shape = (whole[0], whole[1], whole[2])
     tile = max(tiles, key=lambda tile: voxels_read([tile]))
-    sides = [side.stop - side.start for side in tile.read]
+    sides = box_shape(tile.read)
     seen = channels + POSITION_CHANNELS * architecture.walk(config, shape).position
     with torch.no_grad(), Ledger(device) as ledger:
         with META:

@@ -15,6 +15,7 @@ from napari_volseg.data.intensity import Intensity, measure_intensity
 from napari_volseg.data.tiles import (
     Region,
     Tile,
+    box_shape,
     center_of,
     meet,
     relative,
@@ -247,7 +248,7 @@ def predict_region(
         Class ids, never 0: those that ``predict_volume`` finds there.
     """
     table = label_table(class_ids)
-    labels = np.zeros([side.stop - side.start for side in region], dtype=table.dtype)
+    labels = np.zeros(box_shape(region), dtype=table.dtype)
     tiles = plan_region(architecture.walk(config, volume.shape), volume.shape, region)
     for piece, opinions, _, _ in class_opinions(
         module, config, architecture, volume, intensity, device, tiles

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import measure_intensity, standardize
-from napari_volseg.data.tiles import meet, read_block, relative, whole_region
+from napari_volseg.data.tiles import box_shape, meet, read_block, relative, whole_region
 from napari_volseg.review.objects import check_shape
 from napari_volseg.review.room import check_room
 from napari_volseg.sparse.crops import Examples
@@ -81,7 +81,7 @@ def crop_object(
 
 def object_mask(objects: Objects, number: int, region: Region) -> NDArray[np.float32]:
     """Return where in a region an object is: 1 in it, 0 around it and beyond the volume."""
-    mask = np.zeros([r.stop - r.start for r in region], np.float32)
+    mask = np.zeros(box_shape(region), np.float32)
     inside = meet(region, whole_region(objects.labels.shape))
     mask[relative(inside, region)] = objects.labels[inside] == number
     return mask

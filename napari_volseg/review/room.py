@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import box_shape, box_size
 from napari_volseg.inference.cgroup import free_bytes
 
 if TYPE_CHECKING:
@@ -30,10 +30,9 @@ def check_room(labels: AnyLabels, box: Region, advice: str) -> None:
     InputError
         If it would take more memory than is free.
     """
-    sides = [side.stop - side.start for side in box]
-    needed = BYTES_EACH * math.prod(sides)
+    needed = BYTES_EACH * box_size(box)
     if isinstance(labels, SparseLabels) and needed > free_bytes():
         raise InputError(
-            f"{'x'.join(map(str, sides))} voxels would be looked at as a whole, which takes "
-            f"{needed / 1e9:.2g} GB, more than is free; {advice}"
+            f"{'x'.join(map(str, box_shape(box)))} voxels would be looked at as a whole, which "
+            f"takes {needed / 1e9:.2g} GB, more than is free; {advice}"
         )

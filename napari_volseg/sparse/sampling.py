@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from napari_volseg.data.tiles import meet, relative, whole_region
+from napari_volseg.data.tiles import box_shape, meet, relative, whole_region
 from napari_volseg.sparse.augment import (
     change_gray_values,
     deformed_positions,
@@ -251,6 +251,6 @@ def read_target(case: PoolCase, positions: Tensor) -> Tensor:
 def cut_target(case: PoolCase, region: Region) -> Tensor:
     """Cut out the class index in a region, ``IGNORE`` outside, int64 (z, y, x)."""
     inside = meet(region, whole_region(case.target.shape))
-    target = torch.full([side.stop - side.start for side in region], IGNORE)
+    target = torch.full(box_shape(region), IGNORE)
     target[relative(inside, region)] = torch.from_numpy(case.target[inside]).long()
     return target

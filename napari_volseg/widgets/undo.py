@@ -19,6 +19,7 @@ from napari_volseg.data.corrections import Corrections
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
 from napari_volseg.data.rewriting import removal
 from napari_volseg.data.sparse_labels import changed_boxes
+from napari_volseg.data.tiles import box_shape
 from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -372,14 +373,14 @@ def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
         Where the box is, as "xy slice 31".
     """
     seen = visible_slice(viewer, layer)
-    sides = [side.stop - side.start for side in box]
+    sides = box_shape(box)
     axis = int(np.argmin(sides))
     # In what is as thin both ways, the view stays.
     if seen and (sides[seen[0]] == 1 or sides[axis] > 1):
         axis = seen[0]
     if seen and not box[seen[0]].start <= seen[1] < box[seen[0]].stop:
         show_slice(viewer, layer, axis, box[axis].start + sides[axis] // 2)
-    if sides == list(layer.data.shape):
+    if sides == tuple(layer.data.shape):
         return "the whole volume"
     view, first, last = VIEW_OF_AXIS[axis], box[axis].start, box[axis].stop - 1
     return f"{view} slice {first}" if first == last else f"{view} slices {first} to {last}"
