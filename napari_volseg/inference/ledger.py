@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from napari_volseg.sparse.convolution import channels_last, is_small
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,9 +31,6 @@ aten = torch.ops.aten
 
 CONVOLUTIONS = {aten.convolution.default: 0, aten.convolution_backward.default: 1}
 """And where among their arguments the image is; the weight follows it."""
-
-SMALL = 20_480
-"""Channels times planes times rows of an image up to which torch does not ask oneDNN."""
 
 KEEPS_SHAPE = {torch.Tag.pointwise, torch.Tag.nondeterministic_seeded}
 """Tags of what leaves a tensor its shape where it works in place; the second: random numbers."""
@@ -116,7 +115,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._hold(tensor)
         if self._on_cpu and func in CONVOLUTIONS:
             image = CONVOLUTIONS[func]
-            copies = copied_bytes(args[image], args[image + 1], made)
+            copies = copied_bytes(args[image], args[image + 1], made, backward=image > 0)
             self.peak = max(self.peak, self.held + copies)
         return made
 
@@ -163,11 +162,6 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return several(made) if several else made[0]
 
 
-def channels_last(image: Tensor) -> bool:
-    """Whether an image (B, C, Z, Y, X) is stored voxel by voxel, all channels of each."""
-    return image.shape[1] > 1 and image.is_contiguous(memory_format=torch.channels_last_3d)
-
-
 def as_laid_out(image: Tensor, made: Any) -> Any:
     """Lay the result of a convolution out as its input is, which the meta device forgets."""
     if not channels_last(image):
@@ -178,13 +172,13 @@ def as_laid_out(image: Tensor, made: Any) -> Any:
     return (None if gradient is None else as_laid_out(image, gradient), *others)
 
 
-def copied_bytes(image: Tensor, weight: Tensor, made: Any) -> int:
+def copied_bytes(image: Tensor, weight: Tensor, made: Any, *, backward: bool) -> int:
     """Bytes of the copies that a convolution on a CPU works on while it runs.
 
-    torch's own, for a single small image, writes out what each voxel sees; oneDNN's puts all
-    that has not its channels last in blocks, and takes it out again.
+    torch's own, for the gradients of a single small image, writes out what each voxel sees;
+    oneDNN's puts all that has not its channels last in blocks, and takes it out again.
     """
-    if len(image) == 1 and image.shape[1:4].numel() <= SMALL:
+    if backward and is_small(image):
         return 4 * image[0, 0].numel() * weight[0].numel()
     if channels_last(image):
         return 0

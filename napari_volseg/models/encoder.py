@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.plan import Triple, largest_shape, plan_patch, plan_resolution, pooled
 from napari_volseg.sparse.sampling import PatchPlan
@@ -180,7 +181,7 @@ def convolutions(
     layers: list[nn.Module] = []
     for n in range(count):
         layers += [
-            nn.Conv3d(
+            Conv3d(
                 before if n == 0 else after,
                 after,
                 kernel,

@@ -41,6 +41,7 @@ from torch.nn import functional
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import labeled_loss
 from napari_volseg.sparse.plan import Triple, largest_shape, plan_patch, plan_resolution, pooled
@@ -149,7 +150,7 @@ class PlainUNet3D(nn.Module):
         self.up = nn.ModuleList(
             convolutions(2 * skip, skip, normalize=False) for _, skip, _ in deep_first
         )
-        self.classify = nn.Conv3d(widths[0], n_classes, 3, padding=1)
+        self.classify = Conv3d(widths[0], n_classes, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map whole images (B, C, Z, Y, X) to logits (B, K, Z, Y, X)."""
@@ -179,7 +180,7 @@ def convolutions(before: int, after: int, *, normalize: bool) -> nn.Sequential:
     """Two convolutions, each followed by a ReLU and then (batch normalization)."""
     layers: list[nn.Module] = []
     for channels in (before, after):
-        layers += [nn.Conv3d(channels, after, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [Conv3d(channels, after, 3, padding=1), nn.ReLU(inplace=True)]
         if normalize:
             layers.append(nn.BatchNorm3d(after))
     return nn.Sequential(*layers)

@@ -18,6 +18,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import center_of, mirror_indices
 from napari_volseg.models.initialize import he_initialize
 from napari_volseg.sparse.augment import interpolate, patch_positions
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.sparse.whole import resample
 
@@ -186,7 +187,7 @@ class Net1(nn.Module):
             dilated(2 * width, width, rate, config.dropout)
             for width, rate in zip(widths[::-1], rates[::-1], strict=True)
         )
-        self.classify = nn.Conv3d(widths[0], n_classes, 1)
+        self.classify = Conv3d(widths[0], n_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map a coarse image (B, C, z, y, x) to logits (B, K, z, y, x)."""
@@ -216,17 +217,17 @@ class Net2(nn.Module):
         widths = [config.net2_channels * 2**n for n in range(config.blocks)]
         self.down = nn.ModuleList(
             nn.Sequential(
-                nn.Conv3d(before, after, 3, padding=1),
+                Conv3d(before, after, 3, padding=1),
                 nn.ReLU(inplace=True),
-                nn.Conv3d(after, after, 3, padding=1),
+                Conv3d(after, after, 3, padding=1),
                 nn.ReLU(inplace=True),
             )
             for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
         self.collapse = nn.Sequential(
-            nn.Conv3d(widths[-1], widths[-1], (config.neighbors - 1, 1, 1)),
+            Conv3d(widths[-1], widths[-1], (config.neighbors - 1, 1, 1)),
             nn.ReLU(inplace=True),
-            nn.Conv3d(widths[-1], widths[-1], (2, 1, 1)),
+            Conv3d(widths[-1], widths[-1], (2, 1, 1)),
             nn.ReLU(inplace=True),
         )
         self.lift = nn.ModuleList(
@@ -315,9 +316,9 @@ def way_up(widths: Sequence[int]) -> list[tuple[int, int]]:
 def dilated(before: int, after: int, rate: int, dropout: float) -> nn.Sequential:
     """Two 5x5x5 convolutions of a dilation rate, each with a ReLU, then dropout."""
     return nn.Sequential(
-        nn.Conv3d(before, after, 5, padding=2 * rate, dilation=rate),
+        Conv3d(before, after, 5, padding=2 * rate, dilation=rate),
         nn.ReLU(inplace=True),
-        nn.Conv3d(after, after, 5, padding=2 * rate, dilation=rate),
+        Conv3d(after, after, 5, padding=2 * rate, dilation=rate),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
     )

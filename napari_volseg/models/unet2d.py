@@ -22,6 +22,7 @@ from torch.nn import functional
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.initialize import he_weights
 from napari_volseg.models.registry import Architecture, Walk
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.plan import Triple, largest_shape, plan_patch
 from napari_volseg.sparse.sampling import PatchPlan
@@ -115,7 +116,7 @@ class BaselineUNet(nn.Module):
         deep_first = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.lift = nn.ModuleList(lifting(a, b, config) for a, b in deep_first)
         self.up = nn.ModuleList(convolutions(a, b, config.thickness) for a, b in deep_first)
-        self.classify = nn.Conv3d(widths[0], 1 if n_classes == 2 else n_classes, 1)
+        self.classify = Conv3d(widths[0], 1 if n_classes == 2 else n_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (B, C, Z, Y, X) to logits (B, K, Z, Y, X)."""
@@ -139,9 +140,9 @@ def convolutions(before: int, after: int, thickness: int) -> nn.Sequential:
     """Two convolutions, each followed by a ReLU."""
     kernel, padding = (thickness, 3, 3), (thickness // 2, 1, 1)
     return nn.Sequential(
-        nn.Conv3d(before, after, kernel, padding=padding),
+        Conv3d(before, after, kernel, padding=padding),
         nn.ReLU(inplace=True),
-        nn.Conv3d(after, after, kernel, padding=padding),
+        Conv3d(after, after, kernel, padding=padding),
         nn.ReLU(inplace=True),
     )
 

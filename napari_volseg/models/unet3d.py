@@ -17,6 +17,7 @@ from napari_volseg.data.tiles import crop_around, whole_region
 from napari_volseg.models.initialize import he_initialize, learned_initialize
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
 from napari_volseg.models.unet3d_config import UNet3DConfig, auto
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.filters import averaged, refined
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import (
@@ -73,7 +74,7 @@ class UNet3D(nn.Module):
             self.up.append(
                 double_convolution(deep + skip, skip, skip, config.kernels[step], config)
             )
-        self.classify = nn.Conv3d(width * 2, n_classes, 1)
+        self.classify = Conv3d(width * 2, n_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the image (B, C, Z, Y, X) of a whole volume to logits (B, K, ...)."""
@@ -120,7 +121,7 @@ def double_convolution(
     layers: list[nn.Module] = []
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2) if config.padding == "same" else 0
     for a, b in ((before, between), (between, after)):
-        layers.append(nn.Conv3d(a, b, kernel, padding=padding))
+        layers.append(Conv3d(a, b, kernel, padding=padding))
         if config.normalization == "batch":
             layers.append(
                 nn.BatchNorm3d(b, track_running_stats=config.test_statistics == "running")

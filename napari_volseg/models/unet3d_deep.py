@@ -39,6 +39,7 @@ from napari_volseg.models.encoder import (
 from napari_volseg.models.initialize import he_initialize
 from napari_volseg.models.registry import Architecture, Walk
 from napari_volseg.models.windows import Windows, blend_windows, walk_windows
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.patches import labeled_loss
 from napari_volseg.sparse.plan import inside, largest_shape, plan_patch
 from napari_volseg.sparse.sampling import sample_batch
@@ -96,7 +97,7 @@ class DeepUNet(nn.Module):
             self.lift.append(nn.ConvTranspose3d(deep, width, stride, stride, bias=False))
             self.up.append(convolutions(2 * width, width, 2, config.kernels[level]))
         self.classify = nn.ModuleList(
-            nn.Conv3d(width, n_classes, 1) for width in config.widths[: config.supervised]
+            Conv3d(width, n_classes, 1) for width in config.widths[: config.supervised]
         )
 
     def forward(self, image: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.registry import Classifier
+from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.crops import CropBatch, Examples, draw_crops
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.stage import Stage, constant_rate
@@ -75,7 +76,7 @@ def build(config: VGGConfig, in_channels: int, n_classes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip([in_channels, *config.widths], config.widths, strict=False):
         for width in (before, after):
-            layers += [nn.Conv3d(width, after, 3, padding=1), nn.BatchNorm3d(after)]
+            layers += [Conv3d(width, after, 3, padding=1), nn.BatchNorm3d(after)]
             layers += [nn.ReLU(inplace=True)]
         layers += [nn.MaxPool3d(2)]
     layers += [nn.Flatten(), nn.Linear(config.widths[-1], config.hidden), nn.ReLU(inplace=True)]

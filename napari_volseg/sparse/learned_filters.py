@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.data.tiles import around, crop_around, relative
+from napari_volseg.sparse.convolution import convolve
 from napari_volseg.sparse.filters import cells_around, refined
 from napari_volseg.sparse.plan import Triple, plan_resolution, pooled, valid_margin
 from napari_volseg.sparse.whole import pad_to_multiple
@@ -106,7 +107,7 @@ class LearnedFilters(nn.Module):
             weight = getattr(self, f"{name}_{layer}_weight")
             bias = getattr(self, f"{name}_{layer}_bias")
             z, y, x = (size // 2 for size in weight.shape[2:])
-            image = functional.conv3d(image, weight, bias, padding=(z, y, x)).relu_()
+            image = convolve(image, weight, bias, (z, y, x)).relu_()
         return image
 
 

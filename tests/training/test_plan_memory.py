@@ -121,9 +121,9 @@ def test_what_does_not_fit_is_made_smaller_until_it_does(room_for):
     events = list(train(case, config))
     plan = events[0].memory
     assert plan.needed <= SAFE * plan.free and plan.tight
-    assert plan.smaller == "tiles of 8 x 16 x 32 voxels, to fit"
+    assert plan.smaller == "tiles of 8 x 32 x 64 voxels, to fit"
     assert [e.note for e in events if e.note] == [plan.smaller]
-    assert events[-1].checkpoint.config["tile"] == (8, 16, 32)
+    assert events[-1].checkpoint.config["tile"] == (8, 32, 64)
     assert [e.step for e in events if e.loss is not None] == [1, 2]
 
 
