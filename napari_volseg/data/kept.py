@@ -49,6 +49,13 @@ class KeptObject:
         """How many voxels it has."""
         return sum(int(np.count_nonzero(inside)) for _, inside in self.pieces())
 
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory its voxels take."""
+        if isinstance(self.member, SparseLabels):
+            return sum(len(block.voxels) for block in self.member.blocks().values())
+        return int(self.member.nbytes)
+
     def pieces(self) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
         """Yield boxes of the volume that hold all of it, and where in them it is."""
         return labeled_pieces(self.box, self.member)

@@ -73,7 +73,7 @@ class Edit:
         Of the objects whose voxels change.
     states : mapping of object id to str
     kept : mapping of object id to KeptObject
-        As they are after it; of those that were cut out ahead.
+        As they are after it; of those that were cut out before.
     """
 
     name: str
@@ -87,7 +87,8 @@ class Edit:
     @cached_property
     def size_bytes(self) -> int:
         """About how much memory its voxels take."""
-        return self.ids.size_bytes + self.mask.size_bytes
+        kept = sum(one.size_bytes for one in self.kept.values())
+        return self.ids.size_bytes + self.mask.size_bytes + kept
 
     def annotate(
         self, review: Review, annotation: AnyLabels

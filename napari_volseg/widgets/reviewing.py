@@ -323,10 +323,12 @@ class Reviewing:
     def _apply(self, edit: Edit) -> Edit:
         """Put an edit into the prediction; return what takes it back."""
         assert self._review is not None and self._prediction is not None
+        # They will be as they are now; to cut thousands out again would hold the window up.
+        before = {n: self._kept[n] for n in (*edit.states, *edit.classes) if n in self._kept}
         self._review, back = apply(self._review, edit)
         self._prediction.refresh(extent=False)
         self._after(edit)
-        return back
+        return replace(back, kept=before)
 
     def _after(self, edit: Edit) -> None:
         """Measure objects anew, and keep what is said of them."""
