@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,3 +84,12 @@ def tile_memory(
         block = torch.empty(1, seen, *sides, device=META)
         pool_opinions(architecture.opinions(module, config, block, tile.trim), Belief())
     return int(ledger.peak)
+
+
+def give_back_freed() -> None:
+    """Give the system back the memory that was freed.
+
+    glibc keeps it, in pieces between those in use, and ever more of them in a long run.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_volseg.inference.memory import give_back_freed
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -69,4 +71,5 @@ def write_tiles(
         # The labels come last: with them, a region counts as finished.
         for array, values in reversed(outputs):
             array[(..., *piece.region)] = values(piece)
+        give_back_freed()
         yield piece.done, piece.total
