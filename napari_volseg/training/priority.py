@@ -12,7 +12,10 @@ import os
 import sys
 import threading
 
-LOWEST_NICE = 19
+LOW_NICE = 10
+"""A ninth of a core's time while one of normal priority, as the window, wants it. At 19, the
+lowest, it would be a seventieth: beside a busy process, the work would stand still."""
+
 THREAD_PRIORITY_LOWEST = -2
 QOS_CLASS_UTILITY = 0x11
 
@@ -35,7 +38,7 @@ def lower_thread_priority() -> bool:
     if sys.platform == "linux":
         # PRIO_PROCESS with a thread's id moves that thread alone; POSIX says the process.
         try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_NICE)
         except OSError:
             return False
         return True

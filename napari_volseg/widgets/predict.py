@@ -352,5 +352,7 @@ def describe_model(model: Model | None) -> str:
     if model is None:
         return "none yet"
     score = model.checkpoint.score
-    parts = [model.name] if score is None else [model.name, f"held-out IoU {score:.2f}"]
-    return DOT.join([*parts, f"trained {duration(model.checkpoint.seconds)}"])
+    parts = [] if score is None else [f"held-out IoU {score:.2f}"]
+    parts.append(f"trained {duration(model.checkpoint.seconds)}")
+    # A line breaks between these, not before the unit.
+    return DOT.join([model.name, *(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)])

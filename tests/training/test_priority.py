@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_volseg.training import priority
-from napari_volseg.training.priority import LOWEST_NICE, lower_thread_priority
+from napari_volseg.training.priority import LOW_NICE, lower_thread_priority
 
 TRAINING = """
 import json, os, threading
@@ -62,7 +62,7 @@ def test_torchs_own_threads_step_aside_and_the_main_thread_does_not():
     output = subprocess.check_output([sys.executable, "-c", TRAINING], text=True)
     lowered, other, main = json.loads(output)
     normal = os.getpriority(os.PRIO_PROCESS, 0)
-    assert lowered == [True, LOWEST_NICE, [LOWEST_NICE]]
+    assert lowered == [True, LOW_NICE, [LOW_NICE]]
     assert other == [False, normal, [normal]]
     assert main == [False, normal, [normal]]
 

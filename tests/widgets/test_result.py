@@ -249,7 +249,7 @@ def test_a_model_comes_back_from_its_file(predicted, dialog, tmp_path, model):
     press(predicted, "load a model")
     wait_until(lambda: predicted.session.model is not None, "the model is read")
     text = find(predicted, "model to predict with").text()
-    assert text == "kidney · held-out IoU 0.80 · trained 2 min"
+    assert text.replace("\N{NO-BREAK SPACE}", " ") == "kidney · held-out IoU 0.80 · trained 2 min"
 
 
 def test_a_saved_annotation_is_not_offered_again(painted, dialog, tmp_path):
