@@ -67,8 +67,10 @@ def write_model(path: Path, channels: int, levels: int, tile: int) -> None:
 
 
 def write_waves(folder: Path, shape: Shape) -> Path:
-    """Write a smooth uint8 volume, chunk by chunk."""
+    """Write a smooth uint8 volume, chunk by chunk, unless it is there."""
     path = folder / f"{'x'.join(map(str, shape))}.ome.zarr"
+    if path.exists():
+        return path
     z, y, x = (da.sin(da.arange(size, chunks=64) / 9.0) for size in shape)
     waves = z[:, None, None] * y[None, :, None] * x[None, None]
     write_volume(path, Volume((100 + 90 * waves).astype(np.uint8)[None], name="waves"))
@@ -120,8 +122,10 @@ def by_workers(model: Path, folder: Path, size: int) -> dict[str, float]:
         ]
         found["single_of_two_s"] = statistics.mean(one.result()[0] for one in pair)
     found["limit"] = found["single_s"] / found["single_of_two_s"]
-    print(f"alone {found['single_s']:.1f} s, beside another {found['single_of_two_s']:.1f} s: ")
-    print(f"no efficiency above {found['limit']:.2f}", flush=True)
+    print(
+        f"alone {found['single_s']:.1f} s, beside another {found['single_of_two_s']:.1f} s:", end=""
+    )
+    print(f" no efficiency above {found['limit']:.2f}", flush=True)
     for workers in (1, 2):
         output = folder / f"by_{workers}.ome.zarr"
         with dask_cluster(folder, workers) as (address, _):
