@@ -1,6 +1,6 @@
 """Prediction into OME-Zarr: memory and time by size, and how well two workers share the work.
 
-    python -m benchmarks.streamed [--sizes 128 256 512] [--shape Z Y X] [--size 256]
+    python -m benchmarks.streamed [--sizes 128 256 512] [--shape Z Y X] [--size 384]
                                   [--channels 4] [--levels 3] [--tile 64] [--json FILE]
 
 A narrow 3D U-Net that was never trained predicts cubes (and a volume of another shape) that are
@@ -44,6 +44,8 @@ from napari_volseg.sparse.config import TrainingConfig
 from tests.inference.dask_cluster import dask_cluster
 
 TINY = 32
+SEVERAL = 2
+"""Regions along each axis of a volume of which every worker gets some."""
 JOIN_SECONDS = 8
 """Until all workers have found the scheduler."""
 
@@ -109,9 +111,9 @@ def by_size(model: Path, folder: Path, shapes: list[Shape]) -> list[dict[str, ob
     return rows
 
 
-def by_workers(model: Path, folder: Path, size: int) -> dict[str, float]:
+def by_workers(model: Path, folder: Path, size: int, tile: int) -> dict[str, float]:
     """Predict a cube with one and two workers, and see what the machine itself allows."""
-    tiny, image = (write_waves(folder, (n,) * 3) for n in (TINY, size))
+    several, image = (write_waves(folder, (n,) * 3) for n in (SEVERAL * tile, size))
     alone = folder / "alone.ome.zarr"
     found: dict[str, float] = {}
     found["single_s"], _ = predict(model, image, alone, threads=1)
@@ -130,8 +132,8 @@ def by_workers(model: Path, folder: Path, size: int) -> dict[str, float]:
         output = folder / f"by_{workers}.ome.zarr"
         with dask_cluster(folder, workers) as (address, _):
             time.sleep(JOIN_SECONDS)
-            # The first is for the workers to import what they need.
-            predict(model, tiny, folder / f"tiny_by_{workers}.ome.zarr", "--dask", address)
+            # The first is for all workers to import what they need.
+            predict(model, several, folder / f"several_by_{workers}.ome.zarr", "--dask", address)
             seconds, _ = predict(model, image, output, "--dask", address)
         found[f"workers_{workers}_s"] = seconds
         same = np.array_equal(read_annotation(output).labels, read_annotation(alone).labels)
@@ -149,7 +151,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=4, help="of the network's first level")
     parser.add_argument("--levels", type=int, default=3, help="of the network")
     parser.add_argument("--tile", type=int, default=64, help="edge of what it writes at once")
-    parser.add_argument("--size", type=int, default=256, help="of the cube for the cluster, or 0")
+    parser.add_argument("--size", type=int, default=384, help="of the cube for the cluster, or 0")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     shapes: list[Shape] = [(n, n, n) for n in (TINY, *arguments.sizes)]
@@ -161,7 +163,7 @@ def main() -> None:
         write_model(model, arguments.channels, arguments.levels, arguments.tile)
         found: dict[str, object] = {"sizes": by_size(model, folder, shapes)}
         if arguments.size:
-            found["workers"] = by_workers(model, folder, arguments.size)
+            found["workers"] = by_workers(model, folder, arguments.size, arguments.tile)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import dask
+
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_volume
 from napari_volseg.data.unfinished import reopen
@@ -131,8 +133,11 @@ def _predict_batch(
     """Predict and write some tiles, on a worker; return how many."""
     opened = [(reopen(path).array, values) for path, values in outputs]
     predictor = _predictor(model, image, device, flips, intensity, key_of_predictor)
-    for _ in write_tiles(predictor, opened, batch):
-        pass
+    # On a worker, reading chunks of an image would become tasks of the cluster's by default, and
+    # the worker would begin the next region while this one waits for them.
+    with dask.config.set(scheduler="synchronous"):
+        for _ in write_tiles(predictor, opened, batch):
+            pass
     return len(batch)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from distributed import Client
 
 from napari_volseg.cli import main
 from napari_volseg.cli.predict import labels_of
@@ -218,6 +219,9 @@ def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
     with dask_cluster(tmp_path, workers=1) as (address, _):
         cluster = Cluster(address, model, "cpu", flips=True)
         list(predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity))
+        with Client(address) as client:
+            tasks = client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.task_prefixes])
+        assert tasks == ["predict_batch"], "a worker reads its chunks itself"
     finish(labels)
     np.testing.assert_array_equal(read_annotation(shared).labels, expected)
 
