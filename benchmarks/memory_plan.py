@@ -87,8 +87,7 @@ def prediction_alone(shape: tuple[int, int, int], model: Path) -> Callable[[], N
 
     def work() -> None:
         predictor = prepare(checkpoint, volume, "cpu")
-        tile = max(predictor.tiles, key=lambda t: np.prod([s.stop - s.start for s in t.read]))
-        for _ in predictor.predict([tile]):
+        for _ in predictor.predict([predictor.tiles.largest]):
             pass
 
     return work
@@ -97,7 +96,7 @@ def prediction_alone(shape: tuple[int, int, int], model: Path) -> Callable[[], N
 def foresee_tile(shape: tuple[int, int, int], model: Path) -> dict[str, float]:
     """Foresee the prediction of the largest tile."""
     predictor = prepare(load_model(model), noise(shape).volume, "cpu")
-    own = predictor.architecture, predictor.config, predictor.tiles
+    own = predictor.architecture, predictor.config, predictor.tiles.largest
     found = tile_memory(*own, (1, *shape), CLASSES, predictor.device)
     return {"needed_mb": found / 1e6}
 

@@ -1,6 +1,7 @@
 """Correct and train on, or begin afresh: time to the same IoU.
 
-    python benchmarks/warm.py [--data FOLDER] [--cases phantom nuclei_1135 ...] [--json FILE]
+    python benchmarks/warm.py [--data FOLDER] [--cases phantom nuclei_1135 ...] [--minutes 1.5]
+        [--own-time] [--json FILE]
 
 A model is trained for --minutes on (2, 2, 1) slices. Then two more slices are painted as the
 truth says, those that `suggest` puts first. From there a training of --minutes starts afresh,
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from main_job import count_own_time
 from volumes import agreement, annotated, known_volume
 
 from napari_volseg import TrainingConfig, predict_volume, suggest, train
@@ -77,7 +79,10 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=CASES)
     parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--own-time", action="store_true", help="minutes of its own CPU time")
     arguments = parser.parse_args()
+    if arguments.own_time:
+        count_own_time()
     rows = {}
     for name in arguments.cases:
         rows[name] = measure(arguments.data, name, arguments.minutes)

@@ -20,11 +20,11 @@ from napari_volseg.data.files import (
     write_probabilities,
     write_volume,
 )
-from napari_volseg.data.ome_zarr import is_label
+from napari_volseg.data.ome_zarr import do_all, is_label
 from napari_volseg.data.unfinished import begin, finish
-from napari_volseg.inference.distributed import Cluster, predict_on_cluster
+from napari_volseg.inference.distributed import Cluster, predict_on_cluster, share_on_cluster
 from napari_volseg.inference.predict import check_channels, label_table, prepare
-from napari_volseg.inference.streamed import chunk_shape, identify, missing_tiles, write_tiles
+from napari_volseg.inference.streamed import chunk_shape, identify, write_missing, write_tiles
 from napari_volseg.review.uncertainty import normalized_entropy
 
 if TYPE_CHECKING:
@@ -203,8 +203,8 @@ def write_files(job: Job, predictor: Predictor) -> Counter[int]:
     if job.uncertainty is not None:
         outputs.append((uncertainty := room_for(1), entropy_of))
     with progress(job.image.name) as report:
-        for done, total in write_tiles(predictor, outputs, predictor.tiles):
-            report(done / total, f"region {done} of {total}")
+        for piece in write_tiles(predictor, outputs, predictor.tiles):
+            report(piece.done / piece.total, f"region {piece.done} of {piece.total}")
     if job.probabilities is not None:
         write_probabilities(job.probabilities, probabilities, volume, checkpoint.classes)
     if job.uncertainty is not None:
@@ -236,24 +236,21 @@ def write_chunks(job: Job, predictor: Predictor, cluster: Cluster | None) -> Cou
     if job.uncertainty is not None:
         room = open_output(job.uncertainty, dtype=np.float32, channel_names=("uncertainty",))
         outputs.append((room, entropy_of))
-    tiles, total = missing_tiles(predictor, labels), len(predictor.tiles)
+    total, counts, done = len(predictor.tiles), Counter[int](), 0
     if cluster is None:
-        written = write_tiles(predictor, [(o.array, values) for o, values in outputs], tiles)
+        written = write_missing(predictor, outputs, predictor.tiles)
     else:
         places = [(o.path, values) for o, values in outputs]
-        shared = places, tiles, predictor.intensity
-        written = predict_on_cluster(cluster, job.image, *shared)
+        written = predict_on_cluster(cluster, job.image, places, total, predictor.intensity)
     with progress(job.image.name) as report:
-        if tiles and len(tiles) < total:
-            say(f"{job.labels}: going on, {total - len(tiles)} of {total} regions are done")
-        for done, missing in written:
-            done += total - missing
+        for found in written:
+            if cluster is None and 0 < found.there < total:
+                say(f"{job.labels}: going on, {found.there} of {total} regions are done")
+            done += found.regions
+            counts.update(found.voxels)
             report(done / total, f"region {done} of {total}")
-    counts: Counter[int] = Counter()
-    for block in labels.blocks():
-        counts.update(count_labels(block))
     for unfinished, _ in outputs:
-        finish(unfinished)
+        finish(unfinished, do_all if cluster is None else share_on_cluster(cluster))
     return counts
 
 

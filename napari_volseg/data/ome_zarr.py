@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -13,7 +14,7 @@ from napari_volseg.data.annotation import LabelClass, default_classes
 from napari_volseg.data.contents import Contents, Spacing, arrange_axes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.reading import lazy
-from napari_volseg.data.tiles import tile_grid
+from napari_volseg.data.tiles import TileGrid, tile_grid
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _NOT_KEPT = (
 )
 
 Json = Mapping[str, Any]
+Share = Callable[[Callable[[int, int], None], int], None]
+"""Has work that is counted in pieces done; see ``add_levels``."""
 
 
 def read(path: Path) -> Contents:
@@ -170,19 +173,34 @@ def _create_array(
         else {"dimension_names": list(axes)}
     )
     sides = (1,) * (len(axes) - 3) + tuple(map(min, chunks, shape[-3:]))
-    return group.create_array(name, shape=tuple(shape), dtype=dtype, chunks=sides, **layout)
+    return group.create_array(
+        name, shape=tuple(shape), dtype=dtype, chunks=sides, overwrite=True, **layout
+    )
 
 
-def add_levels(path: Path) -> None:
+def do_all(work: Callable[[int, int], None], pieces: int) -> None:
+    """Do work that is counted in pieces, here and now."""
+    work(0, pieces)
+
+
+def add_levels(path: Path, share: Share = do_all) -> None:
     """Add levels of half the resolution to labels, until one chunk holds all of it.
 
     An axis is halved where its voxels are not yet twice as long as the shortest side.
     A voxel of a coarser level is one of its voxels in the finer one: labels have no mean.
+    Levels that are there are made anew.
+
+    Parameters
+    ----------
+    share : callable (work, pieces)
+        Sees to it that ``work(start, stop)`` is done for all of so many pieces, in any order
+        and by anyone who sees the path.
     """
     group = zarr.open_group(path, mode="r+")
     attributes: dict[str, Any] = group.attrs.asdict()
     _, ome = _ome(attributes)
     datasets: list[dict[str, Any]] = ome["multiscales"][0]["datasets"]
+    del datasets[1:]
     fine: Any = group[datasets[0]["path"]]
     while any(map(operator.gt, fine.shape, fine.chunks)):
         sides = _scale_of(datasets[-1])
@@ -191,20 +209,33 @@ def add_levels(path: Path) -> None:
             2 if size > 1 and side < 2 * shortest else 1
             for size, side in zip(fine.shape, sides, strict=True)
         ]
-        z, y, x = (-(-size // step) for size, step in zip(fine.shape, steps, strict=True))
+        shape = [-(-size // step) for size, step in zip(fine.shape, steps, strict=True)]
         name = str(len(datasets))
-        coarse = _create_array(group, name, _SPACE, (z, y, x), fine.dtype, fine.chunks)
-        every = tuple(slice(None, None, step) for step in steps)
-        depth, height, width = coarse.chunks
-        for tile in tile_grid((z, y, x), (depth, height, width)):
-            region = tuple(
-                slice(side.start * step, side.stop * step)
-                for side, step in zip(tile.write, steps, strict=True)
-            )
-            coarse[tile.write] = np.asarray(fine[region])[every]
+        coarse = _create_array(group, name, _SPACE, shape, fine.dtype, fine.chunks)
+        chunks = len(_chunks_of(coarse))
+        share(partial(_fill_level, path, datasets[-1]["path"], name, steps), chunks)
         datasets.append(_coarser(datasets[-1], name, steps))
         fine = coarse
     group.attrs.update(attributes)
+
+
+def _fill_level(
+    path: Path, finer: str, name: str, steps: Sequence[int], start: int, stop: int
+) -> None:
+    """Write some chunks of a level: every so many-th voxel of a finer one."""
+    group = zarr.open_group(path, mode="r+")
+    fine, coarse = cast("Any", group[finer]), cast("Any", group[name])
+    every = tuple(slice(None, None, step) for step in steps)
+    for tile in _chunks_of(coarse)[start:stop]:
+        region = tuple(
+            slice(side.start * step, side.stop * step)
+            for side, step in zip(tile.write, steps, strict=True)
+        )
+        coarse[tile.write] = np.asarray(fine[region])[every]
+
+
+def _chunks_of(array: Any) -> TileGrid:
+    return tile_grid(array.shape, array.chunks)
 
 
 def _scale_of(dataset: Json) -> list[float]:

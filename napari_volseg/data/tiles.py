@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -39,13 +39,53 @@ class Tile:
     trim: Region
 
 
+@dataclass(frozen=True)
+class TileGrid(Sequence[Tile]):
+    """Tiles that cover a volume, in the order in which they lie.
+
+    Each is made when it is asked for: those of a volume on a cluster's disks may be more than
+    memory holds.
+
+    Attributes
+    ----------
+    axes : three tuples of (read, write, trim)
+        The sides of the tiles along z, y and x.
+    """
+
+    axes: tuple[tuple[Region, ...], ...]
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.axes))
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tile]: ...
+    def __getitem__(self, index: int | slice) -> Tile | list[Tile]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        places = np.unravel_index(range(len(self))[index], [len(axis) for axis in self.axes])
+        return _tile_of([axis[place] for axis, place in zip(self.axes, places, strict=True)])
+
+    @property
+    def largest(self) -> Tile:
+        """The first of those that read most."""
+        return _tile_of([max(axis, key=lambda s: s[0].stop - s[0].start) for axis in self.axes])
+
+
+def _tile_of(sides: Sequence[Region]) -> Tile:
+    """Make a tile of its sides (read, write, trim) along z, y and x."""
+    read, write, trim = ((z, y, x) for z, y, x in zip(*sides, strict=True))
+    return Tile(read, write, trim)
+
+
 def tile_grid(
     shape: tuple[int, int, int],
     core: tuple[int, int, int],
     halo: tuple[int, int, int] = (0, 0, 0),
     border: Border = "clip",
     align: tuple[int, int, int] = (1, 1, 1),
-) -> list[Tile]:
+) -> TileGrid:
     """Cut a volume into tiles whose cores cover every voxel exactly once.
 
     Parameters
@@ -73,20 +113,11 @@ def tile_grid(
         width = width or -(-size // step) * step
         if width % step:
             raise ValueError(f"core {core} is not a multiple of {align}")
-        axes.append(list(_intervals(size, width, context, border, step)))
-    return [
-        Tile(
-            read=(z[0], y[0], x[0]),
-            write=(z[1], y[1], x[1]),
-            trim=(z[2], y[2], x[2]),
-        )
-        for z, y, x in product(*axes)
-    ]
+        axes.append(tuple(_intervals(size, width, context, border, step)))
+    return TileGrid(tuple(axes))
 
 
-def _intervals(
-    size: int, width: int, context: int, border: Border, step: int
-) -> Iterator[tuple[slice, slice, slice]]:
+def _intervals(size: int, width: int, context: int, border: Border, step: int) -> Iterator[Region]:
     for start in range(0, size, width):
         stop = min(start + width, size)
         if border == "mirror":

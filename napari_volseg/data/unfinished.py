@@ -16,15 +16,15 @@ import zarr
 
 from napari_volseg.data import ome_zarr
 from napari_volseg.data.files import contents_of, writing
-from napari_volseg.data.tiles import tile_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import DTypeLike
 
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.ome_zarr import Share
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
 
@@ -57,13 +57,6 @@ class Unfinished:
         folder = _hidden(self.path) / "0"
         keys = map(self.array.metadata.encode_chunk_key, product(*channels, *sides))
         return all((folder / key).is_file() for key in keys)
-
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield all voxels chunk by chunk."""
-        z, y, x = self.array.shape[-3:]
-        a, b, c = self.array.chunks[-3:]
-        for tile in tile_grid((z, y, x), (a, b, c)):
-            yield np.asarray(self.array[(..., *tile.write)])
 
 
 def begin(
@@ -122,13 +115,22 @@ def reopen(path: Path) -> Unfinished:
     return Unfinished(path, zarr.open_group(_hidden(path), mode="r+")["0"])
 
 
-def finish(unfinished: Unfinished) -> None:
-    """Move what is complete to its place; labels get coarser levels."""
+def finish(unfinished: Unfinished, share: Share = ome_zarr.do_all) -> None:
+    """Move what is complete to its place; labels get coarser levels.
+
+    Where this is interrupted, it can be done again.
+
+    Parameters
+    ----------
+    share : callable
+        Does the work on the levels; see ``ome_zarr.add_levels``.
+    """
     path, hidden = unfinished.path, _hidden(unfinished.path)
     group = zarr.open_group(hidden, mode="r+")
-    del group.attrs[_BELONGS]
     if ome_zarr.holds_labels(group):
-        ome_zarr.add_levels(hidden)
+        ome_zarr.add_levels(hidden, share)
+    # Not before: without it, all that is written would be taken for another prediction's.
+    del zarr.open_group(hidden, mode="r+").attrs[_BELONGS]
     if path.exists():
         shutil.rmtree(path)
     hidden.rename(path)

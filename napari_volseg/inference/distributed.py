@@ -8,6 +8,8 @@ finished is given to others; a region written twice is written alike.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,15 +20,17 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_volume
 from napari_volseg.data.unfinished import reopen
 from napari_volseg.inference.predict import Predictor, prepare
-from napari_volseg.inference.streamed import Values, write_tiles
+from napari_volseg.inference.streamed import Values, Written, write_missing
 from napari_volseg.models.checkpoint import load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from distributed import Client
+
     from napari_volseg.data.intensity import Intensity
-    from napari_volseg.data.tiles import Tile
+    from napari_volseg.data.ome_zarr import Share
 
 CONNECT_SECONDS = 10
 
@@ -61,10 +65,10 @@ def predict_on_cluster(
     cluster: Cluster,
     image: Path,
     outputs: Sequence[tuple[Path, Values]],
-    tiles: Sequence[Tile],
+    regions: int,
     intensity: Intensity,
-) -> Iterator[tuple[int, int]]:
-    """Predict tiles of an image on a cluster.
+) -> Iterator[Written]:
+    """Predict an image on a cluster, but for the regions that are on disk already.
 
     Parameters
     ----------
@@ -73,38 +77,27 @@ def predict_on_cluster(
         As every worker sees it.
     outputs : sequence of (Path, callable)
         What has been begun (``data.unfinished``); the labels are the first.
-    tiles : sequence of Tile
+    regions : int
+        How many the image has. They are not sent: each worker finds its own by their numbers.
     intensity : Intensity
         Of the image, measured once: a thousand workers would all read it for that.
 
     Yields
     ------
-    regions done, regions in all
+    Written
+        In any order.
 
     Raises
     ------
     InputError
         If Dask's scheduler is not installed, or does not answer at the address.
     """
-    try:
-        from distributed import Client, as_completed
-    except ImportError as error:
-        raise InputError(
-            '--dask needs the package distributed: pip install "napari-volseg[distributed]"'
-        ) from error
-    size = -(-len(tiles) // MOST_TASKS)
-    batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
-    try:
-        client = Client(cluster.address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no Dask scheduler answers at {cluster.address}; start one with `dask scheduler`, and "
-            "workers with `dask worker ADDRESS`"
-        ) from error
-    with client:
+    with _connected(cluster.address) as client:
+        from distributed import as_completed
+
         tasks = client.map(
             _predict_batch,
-            batches,
+            *_batches(regions),
             model=cluster.model.resolve(),
             image=image.resolve(),
             outputs=[(path.resolve(), values) for path, values in outputs],
@@ -114,14 +107,55 @@ def predict_on_cluster(
             key_of_predictor=uuid.uuid4().hex,
             pure=False,
         )
-        done = 0
         for task in as_completed(tasks):  # type: ignore[no-untyped-call]
-            done += task.result()
-            yield done, len(tiles)
+            yield task.result()
+
+
+def share_on_cluster(cluster: Cluster) -> Share:
+    """Return what lets the workers of a cluster do work that is counted in pieces.
+
+    Raises
+    ------
+    InputError
+        When it is called, as ``predict_on_cluster``.
+    """
+
+    def share(work: Callable[[int, int], None], pieces: int) -> None:
+        with _connected(cluster.address) as client:
+            tasks = client.map(work, *_batches(pieces), pure=False)
+            client.gather(tasks)  # type: ignore[no-untyped-call]
+
+    return share
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(
+            '--dask needs the package distributed: pip install "napari-volseg[distributed]"'
+        ) from error
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address}; start one with `dask scheduler`, and "
+            "workers with `dask worker ADDRESS`"
+        ) from error
+    with client:
+        yield client
+
+
+def _batches(pieces: int) -> tuple[list[int], list[int]]:
+    """Return where batches of some pieces start, and where they stop."""
+    starts = range(0, pieces, -(-pieces // MOST_TASKS))
+    return list(starts), [min(start + starts.step, pieces) for start in starts]
 
 
 def _predict_batch(
-    batch: Sequence[Tile],
+    start: int,
+    stop: int,
     model: Path,
     image: Path,
     outputs: Sequence[tuple[Path, Values]],
@@ -129,16 +163,16 @@ def _predict_batch(
     flips: bool,
     intensity: Intensity,
     key_of_predictor: str,
-) -> int:
-    """Predict and write some tiles, on a worker; return how many."""
-    opened = [(reopen(path).array, values) for path, values in outputs]
+) -> Written:
+    """Predict and write some regions, on a worker."""
+    opened = [(reopen(path), values) for path, values in outputs]
     predictor = _predictor(model, image, device, flips, intensity, key_of_predictor)
     # On a worker, reading chunks of an image would become tasks of the cluster's by default, and
     # the worker would begin the next region while this one waits for them.
     with dask.config.set(scheduler="synchronous"):
-        for _ in write_tiles(predictor, opened, batch):
-            pass
-    return len(batch)
+        found = [*write_missing(predictor, opened, predictor.tiles[start:stop])]
+    voxels = sum((one.voxels for one in found), Counter[int]())
+    return Written(sum(one.regions for one in found), sum(one.there for one in found), voxels)
 
 
 @lru_cache(maxsize=1)

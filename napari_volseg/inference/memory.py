@@ -31,7 +31,7 @@ more, nothing has to be estimated, which takes a second the first time."""
 def most_voxels(
     architecture: AnyArchitecture,
     config: Any,
-    tiles: Sequence[Tile],
+    tile: Tile,
     extent: Sequence[int],
     n_classes: int,
     device: torch.device,
@@ -40,12 +40,12 @@ def most_voxels(
 
     The parameters are those of ``tile_memory``.
     """
-    largest = max(voxels_read([tile]) for tile in tiles)
+    largest = voxels_read([tile])
     usable = SAFE * free_memory(device)
     if largest * SURELY_ENOUGH <= usable:
         return 0
     try:
-        needed = tile_memory(architecture, config, tiles, extent, n_classes, device)
+        needed = tile_memory(architecture, config, tile, extent, n_classes, device)
     except (RuntimeError, TypeError, ValueError, AttributeError):
         # Somebody else's network may ask for values; then it is seen when memory runs out.
         return 0
@@ -55,19 +55,19 @@ def most_voxels(
 def tile_memory(
     architecture: AnyArchitecture,
     config: Any,
-    tiles: Sequence[Tile],
+    tile: Tile,
     extent: Sequence[int],
     n_classes: int,
     device: torch.device,
 ) -> int:
-    """Estimate the memory for predicting the largest of some tiles, network included, in bytes.
+    """Estimate the memory for predicting a tile, network included, in bytes.
 
     Parameters
     ----------
     config : dataclass
         The network's.
-    tiles : sequence of Tile
-        Of the architecture's walk.
+    tile : Tile
+        The largest of the architecture's walk.
     extent : (C, Z, Y, X)
         Of the volume.
     device : torch.device
@@ -75,7 +75,6 @@ def tile_memory(
     """
     channels, *whole = extent
     shape = (whole[0], whole[1], whole[2])
-    tile = max(tiles, key=lambda tile: voxels_read([tile]))
     sides = box_shape(tile.read)
     seen = channels + POSITION_CHANNELS * architecture.walk(config, shape).position
     with torch.no_grad(), Ledger(device) as ledger:

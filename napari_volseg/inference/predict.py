@@ -15,6 +15,7 @@ from napari_volseg.data.intensity import Intensity, measure_intensity
 from napari_volseg.data.tiles import (
     Region,
     Tile,
+    TileGrid,
     box_shape,
     center_of,
     meet,
@@ -118,7 +119,7 @@ class Predictor:
         return get_architecture(self.checkpoint.model)
 
     @cached_property
-    def tiles(self) -> list[Tile]:
+    def tiles(self) -> TileGrid:
         """The tiles that cover the volume, in the order in which they lie."""
         shape = self.volume.shape
         return plan_tiles(self.architecture.walk(self.config, shape), shape)
@@ -128,7 +129,7 @@ class Predictor:
         """Voxels that a tile may read to fit into the free memory; 0 for no limit."""
         n_classes, extent = len(self.checkpoint.class_ids), self.volume.image.shape
         own = self.architecture, self.config
-        return most_voxels(*own, self.tiles, extent, n_classes, self.device)
+        return most_voxels(*own, self.tiles.largest, extent, n_classes, self.device)
 
     def predict(self, tiles: Sequence[Tile]) -> Iterator[PredictedRegion]:
         """Predict the regions of some tiles, in their order."""
@@ -298,7 +299,7 @@ def likeliest(probabilities: Tensor, table: NDArray[np.integer]) -> NDArray[np.i
     return np.asarray(table[index.cpu().numpy()])
 
 
-def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> list[Tile]:
+def plan_tiles(walk: Walk, shape: tuple[int, int, int]) -> TileGrid:
     """Return the tiles of a walk over a volume of that shape."""
     return tile_grid(shape, walk.core, walk.halo, walk.border, walk.align)
 

@@ -7,11 +7,14 @@ with the others, and any number of processes can share the regions (``distribute
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_volseg.data.annotation import count_labels
 from napari_volseg.inference.memory import give_back_freed
 
 if TYPE_CHECKING:
@@ -53,23 +56,53 @@ def identify(predictor: Predictor) -> str:
     return digest.hexdigest()
 
 
-def missing_tiles(predictor: Predictor, labels: Unfinished) -> list[Tile]:
-    """Return the tiles whose regions are not on disk yet."""
-    return [tile for tile in predictor.tiles if not labels.has(tile.write)]
+@dataclass(frozen=True)
+class Written:
+    """Regions that are on disk.
+
+    Attributes
+    ----------
+    regions : int
+        How many.
+    there : int
+        How many of them an earlier attempt had written.
+    voxels : Counter
+        Of each label in them.
+    """
+
+    regions: int
+    there: int
+    voxels: Counter[int]
+
+
+def write_missing(
+    predictor: Predictor, outputs: Sequence[tuple[Unfinished, Values]], tiles: Sequence[Tile]
+) -> Iterator[Written]:
+    """Predict and write those of some tiles whose regions are not on disk yet.
+
+    Yields once those that are there are counted, and after each of the others.
+    """
+    (labels, _), *_ = outputs
+    missing, voxels = [], Counter[int]()
+    for tile in tiles:
+        if labels.has(tile.write):
+            voxels.update(count_labels(np.asarray(labels.array[tile.write])))
+        else:
+            missing.append(tile)
+    there = len(tiles) - len(missing)
+    yield Written(there, there, voxels)
+    arrays = [(output.array, values) for output, values in outputs]
+    for piece in write_tiles(predictor, arrays, missing):
+        yield Written(1, 0, Counter(count_labels(piece.labels)))
 
 
 def write_tiles(
     predictor: Predictor, outputs: Outputs, tiles: Sequence[Tile]
-) -> Iterator[tuple[int, int]]:
-    """Predict the regions of some tiles and write them.
-
-    Yields
-    ------
-    regions done, regions in all
-    """
+) -> Iterator[PredictedRegion]:
+    """Predict the regions of some tiles; yields each once it is written."""
     for piece in predictor.predict(tiles):
         # The labels come last: with them, a region counts as finished.
         for array, values in reversed(outputs):
             array[(..., *piece.region)] = values(piece)
         give_back_freed()
-        yield piece.done, piece.total
+        yield piece

@@ -127,7 +127,7 @@ def answer(q: Question) -> Estimate:
         planned = plan_tiles(q.architecture.walk(q.model_config, shape), shape)
         tiles += len(planned)
         config, extent = q.model_config, (channels, *shape)
-        found = tile_memory(q.architecture, config, planned, extent, q.n_classes, q.device)
+        found = tile_memory(q.architecture, config, planned.largest, extent, q.n_classes, q.device)
         tile = max(tile, found)
     if q.device.type != "cpu":
         return Estimate(0, step + weights, tile + weights, kept=False)

@@ -104,3 +104,15 @@ def test_regions_meet_where_both_are(one, other):
 def test_core_that_breaks_pooling_is_refused():
     with pytest.raises(ValueError, match="not a multiple"):
         tile_grid((10, 10, 10), (3, 4, 4), align=(2, 2, 2))
+
+
+def test_a_grid_of_more_tiles_than_memory_holds_knows_each_of_them():
+    grid = tile_grid((100_000,) * 3, (128,) * 3, (10,) * 3)
+    assert len(grid) == 782**3
+    tile = grid[782**2 + 2 * 782 + 3]
+    assert tile.write == (slice(128, 256), slice(256, 384), slice(384, 512))
+    assert grid[-1].write == (slice(781 * 128, 100_000),) * 3
+    assert grid[len(grid) - 2 :] == [grid[-2], grid[-1]]
+    assert {s.stop - s.start for s in grid.largest.read} == {148}
+    with pytest.raises(IndexError):
+        grid[len(grid)]

@@ -379,7 +379,8 @@ def test_tiles_that_would_not_fit_are_computed_in_halves_with_the_same_result(mo
     whole = len(seen), max(seen)
     needed = memory.tile_memory(
         get_architecture("unet3d"), checkpoint.module()[1],
-        prepare(checkpoint, volume, "cpu").tiles, volume.image.shape, 3, torch.device("cpu"),
+        prepare(checkpoint, volume, "cpu").tiles.largest,
+        volume.image.shape, 3, torch.device("cpu"),
     )  # fmt: skip
     monkeypatch.setattr(memory, "free_memory", lambda device: int(0.9 * needed))
     seen.clear()

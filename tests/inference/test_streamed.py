@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
@@ -19,9 +20,9 @@ from napari_volseg.data.files import read_annotation, read_volume, write_labels,
 from napari_volseg.data.intensity import ChannelIntensity
 from napari_volseg.data.unfinished import begin, finish, reopen
 from napari_volseg.data.volume import Volume
-from napari_volseg.inference.distributed import Cluster, predict_on_cluster
+from napari_volseg.inference.distributed import Cluster, predict_on_cluster, share_on_cluster
 from napari_volseg.inference.predict import predict_volume, prepare
-from napari_volseg.inference.streamed import chunk_shape, identify, missing_tiles, write_tiles
+from napari_volseg.inference.streamed import chunk_shape, identify, write_missing
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
 from napari_volseg.models.unet3d import build
@@ -98,9 +99,8 @@ def test_a_killed_prediction_goes_on_where_it_was(model, image, tmp_path, capsys
     output = tmp_path / "out.ome.zarr"
     predictor, labels = begun(model, image, output)
     total = len(predictor.tiles)
-    outputs = [(labels.array, labels_of)]
-    written = write_tiles(predictor, outputs, missing_tiles(predictor, labels))
-    for _ in range(5):
+    written = write_missing(predictor, [(labels, labels_of)], predictor.tiles)
+    for _ in range(1 + 5):
         next(written)
     written.close()
     kept = predictor.tiles[0].write
@@ -182,13 +182,26 @@ def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image,
     places = [(output, labels_of)]
     with dask_cluster(tmp_path, workers=2) as (address, workers):
         cluster = Cluster(address, model, "cpu")
-        written = predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity)
-        done, total = next(written)
-        assert done < total == len(predictor.tiles)
+        regions = len(predictor.tiles)
+        written = predict_on_cluster(cluster, image, places, regions, predictor.intensity)
+        first = next(written)
+        assert first.regions < regions
         workers[0].kill()
-        assert list(written)[-1] == (total, total)
-    finish(labels)
-    np.testing.assert_array_equal(read_annotation(output).labels, in_memory(model, image))
+        found = [first, *written]
+        finish(labels, share_on_cluster(cluster))
+    assert sum(one.regions for one in found) == regions
+    expected = in_memory(model, image)
+    ids, counts = np.unique(expected, return_counts=True)
+    assert sum((one.voxels for one in found), Counter()) == dict(zip(ids, counts, strict=True))
+    np.testing.assert_array_equal(read_annotation(output).labels, expected)
+    group = zarr.open_group(output, mode="r")
+    levels = [level["path"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+    assert len(levels) > 2
+    fine = expected
+    for level in levels[1:]:
+        steps = [-(-n // m) for n, m in zip(fine.shape, group[level].shape, strict=True)]
+        fine = fine[tuple(slice(None, None, step) for step in steps)]
+        np.testing.assert_array_equal(group[level][...], fine)
 
 
 def test_what_is_known_of_the_gray_values_is_not_measured_again(model, image, monkeypatch):
@@ -218,7 +231,7 @@ def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
     places = [(shared, labels_of)]
     with dask_cluster(tmp_path, workers=1) as (address, _):
         cluster = Cluster(address, model, "cpu", flips=True)
-        list(predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity))
+        list(predict_on_cluster(cluster, image, places, len(predictor.tiles), predictor.intensity))
         with Client(address) as client:
             tasks = client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.task_prefixes])
         assert tasks == ["predict_batch"], "a worker reads its chunks itself"
@@ -244,17 +257,23 @@ def test_the_voxels_of_each_class_are_counted_from_disk(model, image, tmp_path, 
     assert sum(document["voxels"].values()) == np.prod(SHAPE)
 
 
-def test_an_interrupted_finish_leaves_what_was_there(model, image, tmp_path, monkeypatch):
+def test_an_interrupted_finish_leaves_what_was_there_and_is_done_again(model, image, tmp_path):
     output = tmp_path / "out.ome.zarr"
     assert predict(model, image, "-o", output) == 0
     before = read_annotation(output).labels
     _, labels = begun(model, image, output)
-    labels.array[...] = 2
+    labels.array[...] = 2  # as no network says: it shows that nothing is predicted again
 
-    def refuse(path):
+    def interrupted(work, pieces):
+        work(0, 1)
         raise OSError("full")
 
-    monkeypatch.setattr("napari_volseg.data.ome_zarr.add_levels", refuse)
     with pytest.raises(OSError, match="full"):
-        finish(labels)
+        finish(labels, interrupted)
     np.testing.assert_array_equal(read_annotation(output).labels, before)
+    assert predict(model, image, "-o", output) == 0
+    assert (read_annotation(output).labels == 2).all()
+    group = zarr.open_group(output, mode="r")
+    levels = [level["path"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+    assert len(levels) == len(set(levels)) > 2
+    assert all((group[level][...] == 2).all() for level in levels)
