@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import astuple, dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
 SAMPLED_PLANES = 32
 SAMPLED_PIXELS = 1024**2
 """Of a plane: what is measured is held in numbers of eight bytes, several times."""
+
+WIDEST = 4096
+RUNS, RUN = 8, 512
+"""Of an axis longer than ``WIDEST``, so many evenly spaced runs of so many voxels are read: a plane
+of a petavoxel would be 10 GB."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def measure_intensity(volume: Volume) -> Intensity:
 
     Center and scale are the median and the standard deviation: a smaller scale (the
     distance of the quartiles, in an image that is mostly empty) would bend the gray
-    values of what matters. Of a large volume, 32 evenly spaced planes are read, and of large
-    planes, evenly spaced rows and columns count.
+    values of what matters. Of a large volume, 32 evenly spaced planes are read, of very large
+    planes evenly spaced parts, and of what is read, evenly spaced rows and columns count.
 
     Raises
     ------
@@ -69,10 +73,17 @@ def measure_intensity(volume: Volume) -> Intensity:
         If a channel holds values that are not finite.
     """
     planes = np.unique(np.linspace(0, volume.shape[0] - 1, SAMPLED_PLANES).round().astype(int))
-    step = next(n for n in count(1) if math.prod(volume.shape[1:]) <= n * n * SAMPLED_PIXELS)
+    rows, columns = map(_runs, volume.shape[1:])
+
+    def plane(channel: int, z: int) -> NDArray[Any]:
+        image = volume.image[channel, z]
+        read = np.block([[np.asarray(image[row, column]) for column in columns] for row in rows])
+        step = next(n for n in count(1) if read.size <= n * n * SAMPLED_PIXELS)
+        return read[::step, ::step]
+
     measured = []
     for channel in range(volume.channels):
-        values = np.stack([np.asarray(volume.image[channel, z])[::step, ::step] for z in planes])
+        values = np.stack([plane(channel, z) for z in planes])
         if not np.isfinite(values).all():
             raise InputError(
                 f"{volume.name}: channel {channel} holds NaN or infinite values; replace "
@@ -91,6 +102,14 @@ def measure_intensity(volume: Volume) -> Intensity:
             )
         )
     return tuple(measured)
+
+
+def _runs(size: int) -> list[slice]:
+    """Return what is read along an axis of a plane."""
+    if size <= WIDEST:
+        return [slice(0, size)]
+    starts = np.linspace(0, size - RUN, RUNS).astype(int)
+    return [slice(start, start + RUN) for start in starts.tolist()]
 
 
 def pooled_intensity(intensities: Sequence[Intensity]) -> Intensity:

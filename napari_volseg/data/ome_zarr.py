@@ -13,7 +13,7 @@ import zarr
 from napari_volseg.data.annotation import LabelClass, default_classes
 from napari_volseg.data.contents import Contents, Spacing, arrange_axes
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.reading import lazy
+from napari_volseg.data.lazy_array import on_disk
 from napari_volseg.data.tiles import TileGrid, tile_grid
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
 
@@ -64,7 +64,7 @@ def read(path: Path) -> Contents:
         )
     array: Any = group[multiscale["datasets"][0]["path"]]
     axes = "".join(axis["name"][:1].upper() for axis in multiscale["axes"])
-    image = arrange_axes(lazy(array, path, array.chunks), axes, path)
+    image = arrange_axes(on_disk(array, path), axes, path)
     spacing, unit = _geometry(multiscale)
     affine = attributes.get(_NOTES, {}).get("affine")
     return Contents(

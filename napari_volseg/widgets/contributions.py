@@ -16,6 +16,7 @@ from napari_volseg.data.annotation import (
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_classes, read_volume, write_labels
 from napari_volseg.data.labels import as_labels, read_labels
+from napari_volseg.data.lazy_array import cached
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.large import is_large
@@ -78,7 +79,7 @@ def image_layers(volume: Volume) -> list[LayerTuple]:
             "blending": "translucent_no_depth" if volume.channels == 1 else "additive",
             "metadata": {METADATA: {"volume": volume, "channel": channel}},
         }
-        layers.append((volume.image[channel], attributes | layer_geometry(volume), "image"))
+        layers.append((cached(volume.image[channel]), attributes | layer_geometry(volume), "image"))
     return layers
 
 
