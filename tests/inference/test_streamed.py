@@ -66,9 +66,9 @@ def in_memory(model, image):
     return predict_volume(load_model(model), read_volume(image), device="cpu")
 
 
-def begun(model, image, output):
+def begun(model, image, output, flips=False):
     """Begin a prediction as the command does."""
-    predictor = prepare(load_model(model), read_volume(image), "cpu")
+    predictor = prepare(load_model(model), read_volume(image), "cpu", flips=flips)
     labels = begin(
         output, predictor.volume, np.uint8, chunk_shape(predictor), identify(predictor),
         classes=predictor.checkpoint.classes,
@@ -176,18 +176,30 @@ def test_labels_have_coarser_levels(tmp_path):
 
 
 def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image, tmp_path):
-    output = tmp_path / "out.ome.zarr"
+    output, mirrored = tmp_path / "out.ome.zarr", tmp_path / "flips.ome.zarr"
     predictor, labels = begun(model, image, output)
-    places = [(output, labels_of)]
+    averaging, averaged = begun(model, image, mirrored, flips=True)
     with dask_cluster(tmp_path, workers=2) as (address, workers):
-        cluster = Cluster(address, model, "cpu")
-        written = predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity)
+        written = predict_on_cluster(
+            Cluster(address, model, "cpu"), image, [(output, labels_of)],
+            predictor.tiles, predictor.intensity,
+        )  # fmt: skip
         done, total = next(written)
         assert done < total == len(predictor.tiles)
         workers[0].kill()
         assert list(written)[-1] == (total, total)
+        # The one that is left averages over mirrored images, too.
+        cluster = Cluster(address, model, "cpu", flips=True)
+        list(
+            predict_on_cluster(
+                cluster, image, [(mirrored, labels_of)], averaging.tiles, averaging.intensity
+            )
+        )
     finish(labels)
+    finish(averaged)
     np.testing.assert_array_equal(read_annotation(output).labels, in_memory(model, image))
+    expected = predict_volume(load_model(model), read_volume(image), device="cpu", flips=True)
+    np.testing.assert_array_equal(read_annotation(mirrored).labels, expected)
 
 
 def test_what_is_known_of_the_gray_values_is_not_measured_again(model, image, monkeypatch):
@@ -197,7 +209,7 @@ def test_what_is_known_of_the_gray_values_is_not_measured_again(model, image, mo
     assert prepare(checkpoint, volume, "cpu", intensity=known).intensity == known
 
 
-def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
+def test_flip_averaging_is_streamed(model, image, tmp_path):
     checkpoint, volume = load_model(model), read_volume(image)
     expected = predict_volume(checkpoint, volume, device="cpu", flips=True)
     assert (expected != in_memory(model, image)).any()
@@ -208,18 +220,6 @@ def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
     assert identify(prepare(checkpoint, volume, "cpu", flips=True)) != identify(
         prepare(checkpoint, volume, "cpu")
     )
-    predictor = prepare(checkpoint, volume, "cpu", flips=True)
-    shared = tmp_path / "shared.ome.zarr"
-    labels = begin(
-        shared, volume, np.uint8, chunk_shape(predictor), identify(predictor),
-        classes=checkpoint.classes,
-    )  # fmt: skip
-    places = [(shared, labels_of)]
-    with dask_cluster(tmp_path, workers=1) as (address, _):
-        cluster = Cluster(address, model, "cpu", flips=True)
-        list(predict_on_cluster(cluster, image, places, predictor.tiles, predictor.intensity))
-    finish(labels)
-    np.testing.assert_array_equal(read_annotation(shared).labels, expected)
 
 
 def test_no_cluster_and_no_zarr_are_told(model, image, tmp_path, capsys, monkeypatch):
