@@ -195,7 +195,7 @@ def corner_case() -> Case:
     return Case(replace(case.volume, image=image), case.annotation)
 
 
-@pytest.mark.parametrize("settings", [{"steps": 160}, {"steps": 0, "minutes": 0.1}], ids=str)
+@pytest.mark.parametrize("settings", [{"steps": 100}, {"steps": 0, "minutes": 0.1}], ids=str)
 def test_a_new_class_is_learned_at_once(settings):
     case = corner_case()
     labels = with_a_third(case)
