@@ -34,10 +34,11 @@ demo: setup
 	esac
 
 # The networks of the tests are so small that a second thread only waits for the first;
-# a second process does not.
+# a second process does not. Each begins with one half of the tests, so that what a file
+# prepares is prepared once, and takes of the other's what is left.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/pytest -q -n auto --maxprocesses 4
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -52,8 +52,8 @@ def resident_mb(pid: int) -> float:
 
 def measure(folder: Path, model: Path, size: int, workers: int, seconds: float) -> dict[str, float]:
     """Begin to predict a cube; return times and memory."""
-    image = empty_image(folder / f"{size}.ome.zarr", size)
-    output = folder / f"labels_of_{size}.ome.zarr"
+    folder.mkdir()
+    image, output = empty_image(folder / "image.ome.zarr", size), folder / "labels.ome.zarr"
     with dask_cluster(folder, workers) as (address, pool):
         time.sleep(JOIN_SECONDS)
         command = (sys.executable, "-m", "napari_volseg", "predict", model, image, "-o", output)
@@ -103,7 +103,7 @@ def main() -> None:
         write_model(model, arguments.channels, arguments.levels, arguments.tile)
         for size in arguments.sizes:
             how = arguments.workers, 60 * arguments.minutes
-            rows.append(measure(folder, model, size, *how))
+            rows.append(measure(folder / str(size), model, size, *how))
             print("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from napari_volseg.sparse.convolution import channels_last, is_small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
 META = torch.device("meta")
 
@@ -42,6 +42,8 @@ INDEXING = (
     aten._index_put_impl_.default,
 )
 
+SEVERAL = list, tuple
+"""What arguments and results come in, if there is more than one."""
 
 RESULTS: dict[Any, tuple[Any, list[tuple[Any, ...]]]] = {}
 """Of what shapes an operation makes which, for all ledgers: asking torch is what takes time."""
@@ -105,13 +107,15 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         # What holds values and is large is the labels of a volume: no need to look at them.
-        before = [t for t in tensors_in((args, kwargs)) if t.device == META or t.numel() > LARGE]
+        before = [
+            t for t in tensors_in((*args, *kwargs.values())) if t.is_meta or t.numel() > LARGE
+        ]
         for tensor in before:
-            if tensor.device == META:
+            if tensor.is_meta:
                 self._hold(tensor)
         made = self._answer(func, args, kwargs) if before else func(*args, **kwargs)
-        for tensor in tensors_in(made):
-            if tensor.device == META:
+        for tensor in tensors_in((made,)):
+            if tensor.is_meta:
                 self._hold(tensor)
         if self._on_cpu and func in CONVOLUTIONS:
             image = CONVOLUTIONS[func]
@@ -147,8 +151,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = RESULTS.get(key)
         if known is None:
             made = func(*args, **kwargs)
-            found = list(tensors_in(made))
-            own = {t.untyped_storage()._cdata for t in tensors_in((args, kwargs))}
+            found = tensors_in((made,))
+            own = {t.untyped_storage()._cdata for t in tensors_in((*args, *kwargs.values()))}
             several = isinstance(made, list | tuple)
             plain = len(found) == (len(made) if several else 1)
             if plain and not own & {t.untyped_storage()._cdata for t in found}:
@@ -182,35 +186,39 @@ def copied_bytes(image: Tensor, weight: Tensor, made: Any, *, backward: bool) ->
         return 4 * image[0, 0].numel() * weight[0].numel()
     if channels_last(image):
         return 0
-    return sum(4 * t.numel() for t in (image, *tensors_in(made)))
+    return sum(4 * t.numel() for t in (image, *tensors_in((made,))))
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors among arguments or results."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from tensors_in(value)
-    elif isinstance(values, dict):
-        yield from tensors_in(tuple(values.values()))
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among arguments or results; asked of every operation."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, SEVERAL):
+            found += tensors_in(value)
+    return found
 
 
-def signature(values: Any) -> Any:
+def signature(values: Iterable[Any]) -> tuple[Any, ...]:
     """Return all that the shape of a result can depend on, to look it up by."""
-    if isinstance(values, Tensor):
-        return values.shape, values.stride(), values.dtype
-    if isinstance(values, list | tuple):
-        return tuple(signature(value) for value in values)
-    return type(values), values
+    parts: list[Any] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            parts.append((value.shape, value.stride(), value.dtype))
+        elif isinstance(value, SEVERAL):
+            parts.append(signature(value))
+        else:
+            parts.append((type(value), value))
+    return tuple(parts)
 
 
 def lifted(values: Any) -> Any:
     """Bring tensors that hold values to the meta device; single numbers may stay."""
     if isinstance(values, Tensor):
-        return values.to(META) if values.device != META and values.ndim else values
-    if isinstance(values, list | tuple):
-        return type(values)(lifted(value) for value in values)
+        return values if values.is_meta or not values.ndim else values.to(META)
+    if isinstance(values, SEVERAL):
+        return type(values)([lifted(value) for value in values])
     return values
 
 

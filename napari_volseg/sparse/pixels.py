@@ -88,7 +88,7 @@ class VoxelNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, F) to logits (N, K)."""
-        logits: Tensor = self.layers(self.normalize(features[:, self.columns]))
+        logits: Tensor = self.layers(self.normalize(features.index_select(1, self.columns)))
         return logits
 
     @torch.no_grad()

@@ -236,6 +236,9 @@ def train(
                 stages = make_stages()
                 budget = plan_budget(config, stages, run.begun)
                 budget.renew(run)
+                # So few steps may be left that one of the stages gets none.
+                while budget.ended(run):
+                    end_stage(run)
         stage = stages[run.stage]
         try:
             if stage is not prepared:

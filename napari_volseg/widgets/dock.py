@@ -81,7 +81,6 @@ class VolSegDock(QWidget):
         self.undo = Undo(self.session, self._background, self)
         self._build(journal)
         self._connect()
-        self._on_theme()
         self._show_page()
 
     def _build(self, journal: Path | None) -> None:
@@ -290,8 +289,12 @@ class VolSegDock(QWidget):
     # docks still in it, which then only hides them.
 
     def event(self, event: QEvent | None) -> bool:
-        """Notice that napari took the widget out of its dock."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
+        """Take the theme's colors before the first show; notice being taken out of a dock."""
+        kind = None if event is None else event.type()
+        # Not earlier: with a style sheet, all is styled anew for each window it is put into.
+        if kind == QEvent.Type.Polish:
+            self._on_theme()
+        elif kind == QEvent.Type.ParentChange:
             QTimer.singleShot(0, self._close_if_taken_out)
         return bool(super().event(event))
 

@@ -68,9 +68,9 @@ def in_memory(model, image):
     return predict_volume(load_model(model), read_volume(image), device="cpu")
 
 
-def begun(model, image, output):
+def begun(model, image, output, flips=False):
     """Begin a prediction as the command does."""
-    predictor = prepare(load_model(model), read_volume(image), "cpu")
+    predictor = prepare(load_model(model), read_volume(image), "cpu", flips=flips)
     labels = begin(
         output, predictor.volume, np.uint8, chunk_shape(predictor), identify(predictor),
         classes=predictor.checkpoint.classes,
@@ -177,18 +177,30 @@ def test_labels_have_coarser_levels(tmp_path):
 
 
 def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image, tmp_path):
-    output = tmp_path / "out.ome.zarr"
+    output, mirrored = tmp_path / "out.ome.zarr", tmp_path / "flips.ome.zarr"
     predictor, labels = begun(model, image, output)
-    places = [(output, labels_of)]
+    averaging, averaged = begun(model, image, mirrored, flips=True)
     with dask_cluster(tmp_path, workers=2) as (address, workers):
-        cluster = Cluster(address, model, "cpu")
         regions = len(predictor.tiles)
-        written = predict_on_cluster(cluster, image, places, regions, predictor.intensity)
+        written = predict_on_cluster(
+            Cluster(address, model, "cpu"), image, [(output, labels_of)], regions,
+            predictor.intensity,
+        )  # fmt: skip
         first = next(written)
         assert first.regions < regions
         workers[0].kill()
         found = [first, *written]
+        cluster = Cluster(address, model, "cpu", flips=True)
         finish(labels, share_on_cluster(cluster))
+        # The one that is left averages over mirrored images, too, and reads by Dask what is in
+        # foreign byte order.
+        foreign, places = tmp_path / "image.npy", [(mirrored, labels_of)]
+        np.save(foreign, np.asarray(read_volume(image).image[0]).astype(">f4"))
+        list(predict_on_cluster(cluster, foreign, places, regions, averaging.intensity))
+        with Client(address) as client:
+            tasks = client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.task_prefixes])
+        assert sorted(tasks) == ["fill_level", "predict_batch"], "a worker reads for itself"
+    finish(averaged)
     assert sum(one.regions for one in found) == regions
     expected = in_memory(model, image)
     ids, counts = np.unique(expected, return_counts=True)
@@ -202,6 +214,8 @@ def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image,
         steps = [-(-n // m) for n, m in zip(fine.shape, group[level].shape, strict=True)]
         fine = fine[tuple(slice(None, None, step) for step in steps)]
         np.testing.assert_array_equal(group[level][...], fine)
+    expected = predict_volume(load_model(model), read_volume(image), device="cpu", flips=True)
+    np.testing.assert_array_equal(read_annotation(mirrored).labels, expected)
 
 
 def test_what_is_known_of_the_gray_values_is_not_measured_again(model, image, monkeypatch):
@@ -211,7 +225,7 @@ def test_what_is_known_of_the_gray_values_is_not_measured_again(model, image, mo
     assert prepare(checkpoint, volume, "cpu", intensity=known).intensity == known
 
 
-def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
+def test_flip_averaging_is_streamed(model, image, tmp_path):
     checkpoint, volume = load_model(model), read_volume(image)
     expected = predict_volume(checkpoint, volume, device="cpu", flips=True)
     assert (expected != in_memory(model, image)).any()
@@ -222,21 +236,6 @@ def test_flip_averaging_is_streamed_and_shared(model, image, tmp_path):
     assert identify(prepare(checkpoint, volume, "cpu", flips=True)) != identify(
         prepare(checkpoint, volume, "cpu")
     )
-    predictor = prepare(checkpoint, volume, "cpu", flips=True)
-    shared = tmp_path / "shared.ome.zarr"
-    labels = begin(
-        shared, volume, np.uint8, chunk_shape(predictor), identify(predictor),
-        classes=checkpoint.classes,
-    )  # fmt: skip
-    places = [(shared, labels_of)]
-    with dask_cluster(tmp_path, workers=1) as (address, _):
-        cluster = Cluster(address, model, "cpu", flips=True)
-        list(predict_on_cluster(cluster, image, places, len(predictor.tiles), predictor.intensity))
-        with Client(address) as client:
-            tasks = client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.task_prefixes])
-        assert tasks == ["predict_batch"], "a worker reads its chunks itself"
-    finish(labels)
-    np.testing.assert_array_equal(read_annotation(shared).labels, expected)
 
 
 def test_no_cluster_and_no_zarr_are_told(model, image, tmp_path, capsys, monkeypatch):

@@ -202,7 +202,7 @@ def test_it_finds_tubes(projection):
     config = replace(
         PAPER,
         preset="auto",
-        steps=80,
+        steps=50,
         held_out=0.0,
         options={"projection": projection},
     )

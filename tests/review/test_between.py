@@ -15,6 +15,12 @@ SPACING = (2.0, 1.0, 1.0)
 PAINTED = (1, 7, 12)
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Learn for a tenth of the time: for what does not depend on how well."""
+    monkeypatch.setattr(between, "STEPS", between.STEPS // 10)
+
+
 def disk(radius, shape=(40, 40), center=(20, 20)):
     y, x = np.indices(shape)
     return np.where(np.hypot(y - center[0], x - center[1]) <= radius, 2, 1).astype(np.uint8)
@@ -98,6 +104,7 @@ def test_distances_by_hand():
     np.testing.assert_allclose(distances[0], -distances[1])
 
 
+@pytest.mark.usefixtures("quick")
 def test_paint_is_left_alone_and_unpainted_places_stay_so(volume, truth, painted):
     labels = painted.copy()
     labels[:, :, :16] = 0
@@ -109,6 +116,7 @@ def test_paint_is_left_alone_and_unpainted_places_stay_so(volume, truth, painted
 
 
 @pytest.mark.parametrize("contrast", [0, 1])
+@pytest.mark.usefixtures("quick")
 def test_tiles_leave_no_seams(volume, painted, monkeypatch, contrast):
     seen = Volume(contrast * volume.image, SPACING)
     labels = painted.copy()
@@ -120,6 +128,7 @@ def test_tiles_leave_no_seams(volume, painted, monkeypatch, contrast):
     assert (in_tiles != whole).mean() < 1e-3
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_pair_on_view_comes_first(volume, painted):
     events = list(propose_between(volume, painted, 0, PAINTED, near=11))
     regions = [event.region for event in events if event.region is not None]
@@ -128,6 +137,7 @@ def test_the_pair_on_view_comes_first(volume, painted):
     assert fractions == sorted(fractions) and fractions[-1] == 1 and len(fractions) > 10
 
 
+@pytest.mark.usefixtures("quick")
 def test_painted_slices_are_found_in_the_labels(volume, painted):
     labels = painted.copy()
     labels[:, 20] = np.maximum(labels[:, 20], 1)

@@ -119,7 +119,7 @@ class Capped(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **kwargs or {})
-        for tensor in tensors_in(made):
+        for tensor in tensors_in((made,)):
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
             if key in self.known:

@@ -147,7 +147,8 @@ def by_time(number: int) -> list[int]:
 
     loop.time = Clock
     steps = [
-        event.step for event in train(make_case(shape=SHAPE), replace(CONFIG, steps=0, minutes=0.2))
+        event.step
+        for event in train(make_case(shape=SHAPE), replace(CONFIG, steps=0, minutes=0.05))
     ]
     loop.time = time
     return steps

@@ -89,18 +89,31 @@ def viewer(qapp):
 
 
 @pytest.fixture
-def dock(viewer, tmp_path):
+def open_dock(tmp_path, qapp):
+    """Return what opens the dock of a viewer's model in a window of its own."""
+    windows = []
+
+    def opened(viewer):
+        window = QMainWindow()
+        dock = VolSegDock(viewer, journal=tmp_path / "journal")
+        window.setCentralWidget(dock)
+        window.show()
+        live(0.02)
+        windows.append(window)
+        return dock
+
+    yield opened
+    for window in windows:
+        close(window.centralWidget())
+        window.close()
+        window.deleteLater()
+    live(0.02)
+
+
+@pytest.fixture
+def dock(viewer, open_dock):
     """The dock in a window of its own, without an image."""
-    window = QMainWindow()
-    dock = VolSegDock(viewer, journal=tmp_path / "journal")
-    window.setCentralWidget(dock)
-    window.show()
-    live(0.02)
-    yield dock
-    close(dock)
-    window.close()
-    window.deleteLater()
-    live(0.02)
+    return open_dock(viewer)
 
 
 @pytest.fixture

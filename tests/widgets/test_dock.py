@@ -22,6 +22,7 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.training.events import Score
 from napari_volseg.widgets.dock import STEPS, VolSegDock
 from napari_volseg.widgets.layers import show_slice, visible_slice
+from napari_volseg.widgets.parts import style_sheet
 from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, press, wait_until
 
@@ -73,6 +74,12 @@ def test_every_control_has_a_name_and_says_why(painted):
         assert control.accessibleName() and control.toolTip(), (
             f"{type(control).__name__} {control.accessibleName()!r} in {control.parent()}"
         )
+
+
+def test_the_dock_takes_the_colors_of_the_theme(viewer, dock):
+    for theme in (viewer.theme, "light", "dark"):
+        viewer.theme = theme
+        assert dock.styleSheet() == style_sheet(theme)
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

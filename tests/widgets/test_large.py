@@ -37,11 +37,25 @@ def whole(labels: SparseLabels) -> np.ndarray:
 @pytest.fixture
 def painted(napari_viewer, tmp_path, phantom):
     """The dock in napari, and a phantom from a file, its slices annotated."""
-    volume, truth = phantom
-    write_volume(tmp_path / "kidney.ome.zarr", volume)
     dock = VolSegDock(napari_viewer, journal=tmp_path / "journal")
     napari_viewer.window.add_dock_widget(dock, name="VolSeg", area="right")
-    napari_viewer.open(tmp_path / "kidney.ome.zarr", plugin="napari-volseg")
+    open_and_paint(napari_viewer, dock, phantom, tmp_path)
+    yield dock
+    close(dock)
+
+
+@pytest.fixture
+def painted_apart(viewer, dock, phantom, tmp_path):
+    """The same in a window of the dock alone: where nothing depends on the picture."""
+    open_and_paint(viewer, dock, phantom, tmp_path)
+    return dock
+
+
+def open_and_paint(viewer, dock, phantom, folder):
+    """Open a phantom from a file and annotate three slices."""
+    volume, truth = phantom
+    write_volume(folder / "kidney.ome.zarr", volume)
+    viewer.open(folder / "kidney.ome.zarr", plugin="napari-volseg")
     press(dock, "new annotation")
     layer = dock.session.annotation
     for axis, index in SLICES:
@@ -49,8 +63,6 @@ def painted(napari_viewer, tmp_path, phantom):
         layer.data[plane] = truth.labels[plane]
     layer.refresh()
     wait_until(lambda: len(dock.session.painted.slices) == 3, "the paint is found")
-    yield dock
-    close(dock)
 
 
 def test_what_is_painted_is_undone_kept_and_restored(
@@ -99,11 +111,11 @@ def test_what_is_painted_is_undone_kept_and_restored(
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])
-def test_labels_are_saved_and_opened_again(painted, tmp_path, monkeypatch, suffix):
+def test_labels_are_saved_and_opened_again(painted_apart, tmp_path, monkeypatch, suffix):
     path = tmp_path / f"labels{suffix}"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
-    expected = whole(painted.session.annotation.data)
-    painted.save_annotation()
+    expected = whole(painted_apart.session.annotation.data)
+    painted_apart.save_annotation()
     wait_until(path.exists, "it is written")
     np.testing.assert_array_equal(read_annotation(path).labels, expected)
     ((labels, attributes, _),) = read_layers(str(path))
@@ -112,23 +124,23 @@ def test_labels_are_saved_and_opened_again(painted, tmp_path, monkeypatch, suffi
 
 
 def test_a_training_learns_from_blocks_and_from_what_is_painted_meanwhile(
-    napari_viewer, painted, phantom, no_errors
+    viewer, painted_apart, phantom, no_errors
 ):
-    session, layer = painted.session, painted.session.annotation
+    session, layer = painted_apart.session, painted_apart.session.annotation
     shown = []
-    painted.train.job.yielded.connect(lambda event: shown.append(event.preview))
-    press(painted, "step Train")
-    show_slice(napari_viewer, layer, 0, 6)
-    press(painted, "train")
-    wait_until(lambda: painted.train.job.heard, "it trains")
+    painted_apart.train.job.yielded.connect(lambda event: shown.append(event.preview))
+    press(painted_apart, "step Train")
+    show_slice(viewer, layer, 0, 6)
+    press(painted_apart, "train")
+    wait_until(lambda: painted_apart.train.job.heard, "it trains")
     layer.data[6] = phantom[1].labels[6]
     layer.selected_label = 2
     layer.paint((6, 20, 20), 2)
-    line = find(painted, "which paint the training knows")
+    line = find(painted_apart, "which paint the training knows")
     wait_until(lambda: line.text().startswith("Learning from what you painted"), "it learns")
     wait_until(lambda: any(each is not None for each in shown), "a slice is shown", 120)
-    press(painted, "stop training")
-    wait_until(lambda: not painted.train.job.running, "it ends")
+    press(painted_apart, "stop training")
+    wait_until(lambda: not painted_apart.train.job.running, "it ends")
     checkpoint = session.model.checkpoint
     assert checkpoint.step > 0
     assert session.image is not None and isinstance(layer.data, SparseLabels)

@@ -28,7 +28,7 @@ def test_the_main_job(napari_viewer, napari_dock, phantom, tmp_path, monkeypatch
     session = napari_dock.session
     napari_viewer.layers.remove(session.annotation)
 
-    paint_slices(napari_viewer, napari_dock, truth.labels, SLICES, brush=3, every=10)
+    paint_slices(napari_viewer, napari_dock, truth.labels, SLICES, brush=3, every=14)
     labels = session.annotation.data
     painted = labels > 0
     assert [(s.axis, s.index) for s in session.painted.slices] == list(SLICES)

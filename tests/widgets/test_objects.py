@@ -63,7 +63,7 @@ def give_examples(dock: VolSegDock, centers=CENTERS) -> None:
                 panel.pick(center)
 
 
-def learn(dock: VolSegDock, minutes: float = 0.1) -> None:
+def learn(dock: VolSegDock, minutes: float = 0.03) -> None:
     spin_box = find(dock, "minutes to learn types")
     assert isinstance(spin_box, QDoubleSpinBox)
     spin_box.setValue(minutes)

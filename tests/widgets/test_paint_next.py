@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,13 @@ def predict(dock, model):
     press(dock, "predict")
     wait_until(lambda: not dock.predict.job.running, "it is predicted")
     press(dock, "step Annotate")
+
+
+@pytest.fixture
+def model(model):
+    """The model, which predicts all at once: what follows is what counts here."""
+    config = model.checkpoint.config | {"tile": (24, 48, 56)}
+    return replace(model, checkpoint=replace(model.checkpoint, config=config))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.review.reshape import merged
@@ -139,10 +140,9 @@ def test_a_review_is_there_again_after_a_restart(
 
 
 @pytest.mark.parametrize("searched", [False, True], ids=["not searched", "searched"])
-def test_verdicts_are_undone_and_redone_after_a_restart(
-    make_napari_viewer, tmp_path, no_errors, searched, qapp
-):
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+def test_verdicts_are_undone_and_redone_after_a_restart(open_dock, no_errors, searched):
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     begin(dock, viewer)
     review_all(dock)
     states, masks = [seen(dock)], [dock.session.prediction.data[:].copy()]
@@ -155,9 +155,9 @@ def test_verdicts_are_undone_and_redone_after_a_restart(
     for _ in range(4):
         dock.undo.redo()
     close(dock)
-    viewer.close()
 
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     restore(viewer, dock)
     if searched:
         predict_again(dock, blobs()[1])
@@ -178,19 +178,18 @@ def test_verdicts_are_undone_and_redone_after_a_restart(
     close(dock)
 
 
-def test_several_rejected_are_undone_and_redone_after_a_restart(
-    make_napari_viewer, tmp_path, no_errors, qapp
-):
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+def test_several_rejected_are_undone_and_redone_after_a_restart(open_dock, no_errors):
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     begin(dock, viewer)
     find(dock, "objects").selectAll()
     key(dock, "R")
     after, mask = seen(dock), dock.session.prediction.data[:].copy()
     assert [x[0] for x in after[2]] == ["rejected"] * 3
     close(dock)
-    viewer.close()
 
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     restore(viewer, dock)
     predict_again(dock, blobs()[1])
     find_objects(dock)
@@ -226,8 +225,9 @@ def test_what_is_kept_for_the_undo_of_a_review_is_bounded_and_compressed(
         np.testing.assert_array_equal(prediction.data[:], steps[at][1])
 
 
-def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_errors, qapp):
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+def test_a_merge_is_undone_after_a_restart(open_dock, no_errors):
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     begin(dock, viewer)
     key(dock, "W")
     find(dock, "objects").selectAll()
@@ -242,9 +242,9 @@ def test_a_merge_is_undone_after_a_restart(make_napari_viewer, tmp_path, no_erro
     assert state(dock, SURE) == "accepted"
     after = seen(dock), dock.session.prediction.data[:].copy()
     close(dock)
-    viewer.close()
 
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     add_volume(viewer, blobs()[0])
     wait_until(lambda: dock.findChildren(RecoveryStrip) != [], "it is offered")
     press(dock, "restore annotation")

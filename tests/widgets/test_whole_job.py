@@ -14,6 +14,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog, QWidget
 
+from napari_volseg.review import between
 from napari_volseg.widgets.layers import visible_slice
 from tests.widgets.hands import (
     canvas,
@@ -24,7 +25,7 @@ from tests.widgets.hands import (
     wait_until,
 )
 
-STEPS = 15
+STEPS = 12
 SLICES = (1, 22), (2, 25), (0, 10), (0, 14)
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
@@ -103,6 +104,8 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     viewer, dock, (_, truth) = hands.viewer, hands.dock, phantom
     session = dock.session
     viewer.layers.remove(session.annotation)
+    # What is proposed is looked at, not judged.
+    monkeypatch.setattr(between, "STEPS", 40)
 
     # Make an annotation and its classes; paint, complete what is painted, fill between two slices.
     viewer.layers.selection.active = session.image
@@ -113,7 +116,7 @@ def test_the_whole_job_by_keyboard(hands, phantom, tmp_path, monkeypatch, no_err
     assert len(session.classes) == len(truth.classes)
     for place in SLICES:
         hands.go_to(*place)
-        paint_like(viewer, annotation, truth.labels, place, brush=3, every=10)
+        paint_like(viewer, annotation, truth.labels, place, brush=3, every=14)
     assert visible_slice(viewer, annotation) == (0, 14)
     hands.key(Qt.Key.Key_C)
     assert annotation.data[14].all()
