@@ -49,6 +49,7 @@ from napari_volseg.training.recompute import frugal
 from napari_volseg.training.run import (
     Run,
     add_classes,
+    begin_anew,
     block_uses,
     check_resume,
     continues,
@@ -251,6 +252,8 @@ def train(
                     began = time.perf_counter()
                 prepared = stage
             if run.optimizer is None:
+                if warm and stage.instant and run.step == 0:
+                    begin_anew(stage, run.module, build())
                 begin_stage(run, stage)
                 if optimizer_state:
                     load_optimizer(run, optimizer_state)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
+    from napari_volseg.sparse.stage import Stage
 
 
 @dataclass(eq=False)
@@ -323,6 +324,22 @@ def add_classes(
         run.belief = replace(run.belief, shift=tuple(known.get(i, 0.0) for i in class_ids))
     run.optimizer, run.stage, run.stage_step = None, 0, 0
     run.stage_began, run.begun = run.seconds, run.step
+
+
+@torch.no_grad()
+def begin_anew(stage: Stage[Any], module: nn.Module, fresh: nn.Module) -> None:
+    """Let a stage forget what its parameters had learned.
+
+    What learns in seconds comes to know the paint by heart where it goes on from an earlier
+    training, and is less right elsewhere than if it begins again.
+
+    Parameters
+    ----------
+    fresh : nn.Module
+        Like the module, as it was initialized.
+    """
+    for own, new in zip(stage.parameters(module), stage.parameters(fresh), strict=True):
+        own.copy_(new)
 
 
 def resumed_config(architecture: AnyArchitecture, checkpoint: Checkpoint) -> Any:

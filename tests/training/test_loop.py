@@ -156,6 +156,26 @@ def test_warm_start_takes_the_weights_over_and_counts_anew():
     assert same_weights(stopped.checkpoint.weights, first.weights)
 
 
+def test_going_on_the_instant_answer_learns_anew_and_the_network_does_not():
+    case = make_case()
+    first = last(train(case, CONFIG)).checkpoint
+
+    def start(resume):
+        """Take the first step, and return what was learned from then on."""
+        config = replace(CONFIG, seed=0, steps=6)
+        run = train(case, config, resume=resume)
+        while next(run).step < 1:
+            pass
+        state = run.send(Command.STOP).checkpoint.state
+        return {k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")}
+
+    warm, afresh = start(first), start(None)
+    for name in ("pixels.placed.layers.0.weight", "pixels.near.layers.2.weight"):
+        assert torch.allclose(warm[name], afresh[name], atol=1e-3)
+    assert torch.equal(warm["down.0.0.weight"], first.weights["down.0.0.weight"])
+    assert not torch.allclose(warm["down.0.0.weight"], afresh["down.0.0.weight"], atol=1e-3)
+
+
 def test_warm_start_with_a_new_class_keeps_the_known_ones():
     case = make_case()
     first = last(train(case, replace(CONFIG, steps=20))).checkpoint
