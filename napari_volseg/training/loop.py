@@ -49,12 +49,12 @@ from napari_volseg.training.recompute import frugal
 from napari_volseg.training.run import (
     Run,
     add_classes,
-    begin_anew,
     block_uses,
     check_resume,
     continues,
     copied,
     forget_scores,
+    forget_statistics,
     load_optimizer,
     restore,
     resumed_config,
@@ -237,6 +237,8 @@ def train(
                 stages = make_stages()
                 budget = plan_budget(config, stages, run.begun)
                 budget.renew(run)
+                if stages[run.stage].instant:
+                    forget_statistics(run.module)
                 # So few steps may be left that one of the stages gets none.
                 while budget.ended(run):
                     end_stage(run)
@@ -252,8 +254,6 @@ def train(
                     began = time.perf_counter()
                 prepared = stage
             if run.optimizer is None:
-                if warm and stage.instant and run.step == 0:
-                    begin_anew(stage, run.module, build())
                 begin_stage(run, stage)
                 if optimizer_state:
                     load_optimizer(run, optimizer_state)
@@ -310,6 +310,8 @@ def begin_stage(run: Run, stage: Stage[Any]) -> None:
         parameter.requires_grad_(True)
     if run.stage_step == 0:
         run.stage_began = run.seconds
+        if stage.instant:
+            forget_statistics(run.module)
     run.optimizer = stage.optimizer(moving)
     for group in run.optimizer.param_groups:
         group["peak_lr"] = group["lr"]

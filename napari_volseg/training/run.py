@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
-    from napari_volseg.sparse.stage import Stage
 
 
 @dataclass(eq=False)
@@ -326,20 +325,15 @@ def add_classes(
     run.stage_began, run.begun = run.seconds, run.step
 
 
-@torch.no_grad()
-def begin_anew(stage: Stage[Any], module: nn.Module, fresh: nn.Module) -> None:
-    """Let a stage forget what its parameters had learned.
+def forget_statistics(module: nn.Module) -> None:
+    """Let batch normalization that averages over all batches begin anew: the paint is another.
 
-    What learns in seconds comes to know the paint by heart where it goes on from an earlier
-    training, and is less right elsewhere than if it begins again.
-
-    Parameters
-    ----------
-    fresh : nn.Module
-        Like the module, as it was initialized.
+    Where a training goes on from a model, most batches were of earlier paint. What is learned now
+    fits the batches of now, and is less right with the statistics of both.
     """
-    for own, new in zip(stage.parameters(module), stage.parameters(fresh), strict=True):
-        own.copy_(new)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d) and part.momentum is None:
+            part.reset_running_stats()
 
 
 def resumed_config(architecture: AnyArchitecture, checkpoint: Checkpoint) -> Any:

@@ -88,6 +88,15 @@ def test_the_budget_is_renewed_when_labels_change(monkeypatch):
     assert renewed == [4]
 
 
+@pytest.mark.parametrize(("told_at", "batches"), [(4, 2), (8, 6)])
+def test_statistics_of_earlier_paint_are_forgotten_while_others_can_be_learned(told_at, batches):
+    """The first six steps are the instant answer's; afterwards none would take their place."""
+    case = make_case()
+    final = train_telling(case, {told_at: changes(repainted(case))})[-1]
+    name = "module.pixels.placed.normalize.num_batches_tracked"
+    assert final.checkpoint.state[name] == batches
+
+
 def test_a_corrected_region_is_predicted_as_it_was_corrected():
     """All that was painted swaps its classes in mid-training; the network follows."""
     case = make_case()
