@@ -28,7 +28,7 @@ class Contents:
 
     Attributes
     ----------
-    image : (C, Z, Y, X), numpy or dask, of any dtype
+    image : (C, Z, Y, X), numpy or lazy, of any dtype
     spacing, unit, affine, channel_names, source
         As in ``Volume``.
     classes : tuple of LabelClass
@@ -54,7 +54,7 @@ def arrange_axes(image: Any, axes: str, path: Path) -> Any:
 
     Parameters
     ----------
-    image : array, numpy or dask
+    image : array, numpy or lazy
     axes : str
         A letter for each of its axes, of "TCZYX"; other letters may only have size 1.
     path : Path

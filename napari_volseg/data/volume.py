@@ -24,7 +24,7 @@ class Volume:
 
     Attributes
     ----------
-    image : (C, Z, Y, X), numpy or a lazy array (dask, zarr)
+    image : (C, Z, Y, X), numpy or a lazy array (``LazyArray``, dask, zarr)
         One to four channels, dtype one of ``SUPPORTED_DTYPES``.
     spacing : (z, y, x)
         Size of a voxel in ``unit``.

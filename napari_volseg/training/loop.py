@@ -237,11 +237,11 @@ def train(
                 stages = make_stages()
                 budget = plan_budget(config, stages, run.begun)
                 budget.renew(run)
-                if stages[run.stage].instant:
-                    forget_statistics(run.module)
                 # So few steps may be left that one of the stages gets none.
                 while budget.ended(run):
                     end_stage(run)
+                if run.optimizer is not None and stages[run.stage].instant:
+                    forget_statistics(run.module)
         stage = stages[run.stage]
         try:
             if stage is not prepared:

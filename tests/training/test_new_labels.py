@@ -88,7 +88,7 @@ def test_the_budget_is_renewed_when_labels_change(monkeypatch):
     assert renewed == [4]
 
 
-@pytest.mark.parametrize(("told_at", "batches"), [(4, 2), (8, 6)])
+@pytest.mark.parametrize(("told_at", "batches"), [(4, 2), (6, 6), (8, 6)])
 def test_statistics_of_earlier_paint_are_forgotten_while_others_can_be_learned(told_at, batches):
     """The first six steps are the instant answer's; afterwards none would take their place."""
     case = make_case()
