@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.streamed import JOIN_SECONDS, write_model
+from benchmarks.streamed import JOIN_SECONDS, start, write_model
 from napari_volseg.data import ome_zarr
 from napari_volseg.data.contents import Contents
 from tests.inference.dask_cluster import dask_cluster
@@ -56,14 +53,8 @@ def measure(folder: Path, model: Path, size: int, workers: int, seconds: float) 
     image, output = empty_image(folder / "image.ome.zarr", size), folder / "labels.ome.zarr"
     with dask_cluster(folder, workers) as (address, pool):
         time.sleep(JOIN_SECONDS)
-        command = (sys.executable, "-m", "napari_volseg", "predict", model, image, "-o", output)
         began = time.perf_counter()
-        client = subprocess.Popen(
-            [*map(str, command), "--device", "cpu", "--dask", address],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        client = start(model, image, output, "--dask", address, threads=1)
         while not (first := regions_in(output)):
             if client.poll() is not None:
                 raise SystemExit(f"predicting {image} failed")

@@ -79,19 +79,26 @@ def write_waves(folder: Path, shape: Shape) -> Path:
     return path
 
 
-def predict(
+def start(
     model: Path, image: Path, output: Path, *options: str, threads: int | None = None
-) -> tuple[float, float]:
-    """Run the command; return seconds, and MB of its resident memory at most."""
+) -> subprocess.Popen[bytes]:
+    """Start the command in a process of its own."""
     command = (sys.executable, "-m", "napari_volseg", "predict", model, image, "-o", output)
     own = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-    began = time.perf_counter()
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*map(str, command), "--device", "cpu", *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | own,
     )
+
+
+def predict(
+    model: Path, image: Path, output: Path, *options: str, threads: int | None = None
+) -> tuple[float, float]:
+    """Run the command; return seconds, and MB of its resident memory at most."""
+    began = time.perf_counter()
+    process = start(model, image, output, *options, threads=threads)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"predicting {image} failed")

@@ -15,7 +15,8 @@ from napari_volseg.data.atomic import replacing
 from napari_volseg.data.contents import Contents
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.labels import READ_AT_ONCE, has_zero, read_labels
-from napari_volseg.data.reading import lazy, reading
+from napari_volseg.data.lazy_array import lazy
+from napari_volseg.data.reading import reading
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
 

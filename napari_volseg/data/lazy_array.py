@@ -34,7 +34,8 @@ class LazyArray:
 
     Attributes
     ----------
-    source : zarr array
+    source : array
+        As of zarr, or mapped into memory: with a shape and a dtype, read by integers and slices.
     path : Path
         Of the file.
     picks : tuple of range or int
@@ -129,11 +130,25 @@ def cached(image: Any) -> Any:
     chunks = math.prod(-(-n // size) for n, size in zip(image.shape, image.chunks, strict=True))
     if chunks > MANY_CHUNKS:
         return image
-    # Without a name, dask would hash the array, and so read all of it.
-    return da.from_array(image, image.chunks, name=False)  # type: ignore[no-untyped-call]
+    return _in_dask(image, image.chunks)
 
 
 def on_disk(source: Any, path: Path) -> LazyArray:
     """Return all of an array on disk."""
     whole = tuple(map(range, source.shape))
     return LazyArray(source, path, whole, tuple(range(len(whole))))
+
+
+def lazy(source: Any, path: Path, chunks: Any = "auto") -> Any:
+    """Wrap an array on disk as dask, in native byte order; nothing is read until it is used."""
+    return _in_dask(on_disk(source, path), chunks)
+
+
+def native(array: NDArray[Any], path: Path) -> Any:
+    """Return a memory map as it is, or, in foreign byte order, as a lazy native array."""
+    return array if array.dtype.isnative else lazy(array, path)
+
+
+def _in_dask(image: LazyArray, chunks: Any) -> Any:
+    # Without a name, dask would hash the array, and so read all of it.
+    return da.from_array(image, chunks=chunks, name=False)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from napari_volseg.data.contents import (
     notes_to_text,
 )
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.reading import lazy, native
+from napari_volseg.data.lazy_array import lazy, native
 from napari_volseg.data.units import PIXEL, convert_length, normalize_unit
 from napari_volseg.data.volume import MAX_CHANNELS
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.contents import Contents, arrange_axes, color_image, guess_axes
-from napari_volseg.data.reading import native
+from napari_volseg.data.lazy_array import native
 
 if TYPE_CHECKING:
     from pathlib import Path

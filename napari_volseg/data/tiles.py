@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -66,6 +67,18 @@ class TileGrid(Sequence[Tile]):
             return [self[i] for i in range(*index.indices(len(self)))]
         places = np.unravel_index(range(len(self))[index], [len(axis) for axis in self.axes])
         return _tile_of([axis[place] for axis, place in zip(self.axes, places, strict=True)])
+
+    def __iter__(self) -> Iterator[Tile]:
+        return map(_tile_of, product(*self.axes))
+
+    def meeting(self, region: Region) -> TileGrid:
+        """Return those that write some of a region."""
+        return TileGrid(
+            tuple(
+                tuple(s for s in sides if s[1].start < part.stop and part.start < s[1].stop)
+                for sides, part in zip(self.axes, region, strict=True)
+            )
+        )
 
     @property
     def largest(self) -> Tile:

@@ -153,7 +153,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             made = func(*args, **kwargs)
             found = tensors_in((made,))
             own = {t.untyped_storage()._cdata for t in tensors_in((*args, *kwargs.values()))}
-            several = isinstance(made, list | tuple)
+            several = isinstance(made, SEVERAL)
             plain = len(found) == (len(made) if several else 1)
             if plain and not own & {t.untyped_storage()._cdata for t in found}:
                 if len(RESULTS) >= MOST_RESULTS:

@@ -166,9 +166,9 @@ class Predictor:
         axis, index = near
         shape = self.volume.shape
         walk = self.architecture.walk(self.config, shape)
-        thin = plan_region(walk, shape, slice_region(shape, axis, index))
-        crossed = [t for t in self.tiles if t.write[axis].start <= index < t.write[axis].stop]
-        if voxels_read(thin) <= LOOK * voxels_read(crossed):
+        on_view = slice_region(shape, axis, index)
+        thin = plan_region(walk, shape, on_view)
+        if voxels_read(thin) <= LOOK * voxels_read(self.tiles.meeting(on_view)):
             # It waits for no estimate: thin tiles take little.
             for piece in self._passes(thin, 0):
                 yield piece and replace(piece, done=0, total=len(self.tiles))
@@ -317,10 +317,8 @@ def plan_region(walk: Walk, shape: tuple[int, int, int], region: Region) -> list
         z, y, x = (core if t else 2 * core for core, t in zip(walk.core, thin, strict=True))
         walk = replace(walk, core=(z, y, x))
     planned = []
-    for tile in plan_tiles(walk, shape):
+    for tile in plan_tiles(walk, shape).meeting(region):
         write = meet(tile.write, region)
-        if any(side.start == side.stop for side in write):
-            continue
         if walk.border == "clip":
             planned.append(tile_around(write, walk, shape))
         else:

@@ -212,8 +212,7 @@ def train(
         return anywhere(heard is Command.STOP)
 
     loss = None
-    while budget.ended(run):
-        end_stage(run)
+    end_spent_stages(run, budget)
     finished = run.stage == len(stages)
     stage = stages[min(run.stage, len(stages) - 1)]
     prepared: Stage[Any] | None = None
@@ -238,8 +237,7 @@ def train(
                 budget = plan_budget(config, stages, run.begun)
                 budget.renew(run)
                 # So few steps may be left that one of the stages gets none.
-                while budget.ended(run):
-                    end_stage(run)
+                end_spent_stages(run, budget)
                 if run.optimizer is not None and stages[run.stage].instant:
                     forget_statistics(run.module)
         stage = stages[run.stage]
@@ -268,8 +266,7 @@ def train(
         run.seconds = of_the_first(run.seconds + time.perf_counter() - began)
         if stage.schedule(budget.stage_fraction(run), run.scores) == 0:
             end_stage(run)
-        while budget.ended(run):
-            end_stage(run)
+        end_spent_stages(run, budget)
         finished = run.stage == len(stages)
         score = None
         if finished or budget.score_due(run):
@@ -323,6 +320,12 @@ def end_stage(run: Run) -> None:
     run.stage_step = 0
     run.stage_began = run.seconds
     run.optimizer = None
+
+
+def end_spent_stages(run: Run, budget: Budget) -> None:
+    """Leave the stages that have nothing left to spend."""
+    while budget.ended(run):
+        end_stage(run)
 
 
 def take_step(

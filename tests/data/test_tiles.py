@@ -116,3 +116,12 @@ def test_a_grid_of_more_tiles_than_memory_holds_knows_each_of_them():
     assert {s.stop - s.start for s in grid.largest.read} == {148}
     with pytest.raises(IndexError):
         grid[len(grid)]
+
+
+@pytest.mark.parametrize("part", [slice(0, 1), slice(5, 6), slice(4, 9), slice(9, 10)])
+def test_tiles_that_meet_a_region_are_those_that_write_some_of_it(part):
+    grid = tile_grid((10, 10, 10), (5, 4, 3), (2, 2, 2))
+    region = (part, slice(3, 5), slice(0, 10))
+    expected = [tile for tile in grid if all(s.start < s.stop for s in meet(tile.write, region))]
+    assert expected
+    assert list(grid.meeting(region)) == expected == grid.meeting(region)[:]

@@ -64,6 +64,11 @@ def predict(*arguments) -> int:
     return main(["predict", *map(str, arguments), "--device", "cpu"])
 
 
+def levels_of(group) -> list[str]:
+    """Name the arrays of an OME-Zarr, finest first."""
+    return [level["path"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+
+
 def in_memory(model, image):
     return predict_volume(load_model(model), read_volume(image), device="cpu")
 
@@ -207,7 +212,7 @@ def test_workers_of_a_cluster_write_the_same_also_when_one_is_lost(model, image,
     assert sum((one.voxels for one in found), Counter()) == dict(zip(ids, counts, strict=True))
     np.testing.assert_array_equal(read_annotation(output).labels, expected)
     group = zarr.open_group(output, mode="r")
-    levels = [level["path"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+    levels = levels_of(group)
     assert len(levels) > 2
     fine = expected
     for level in levels[1:]:
@@ -273,6 +278,6 @@ def test_an_interrupted_finish_leaves_what_was_there_and_is_done_again(model, im
     assert predict(model, image, "-o", output) == 0
     assert (read_annotation(output).labels == 2).all()
     group = zarr.open_group(output, mode="r")
-    levels = [level["path"] for level in group.attrs["ome"]["multiscales"][0]["datasets"]]
+    levels = levels_of(group)
     assert len(levels) == len(set(levels)) > 2
     assert all((group[level][...] == 2).all() for level in levels)
