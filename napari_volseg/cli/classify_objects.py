@@ -6,10 +6,11 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_volseg.cli.terminal import naming, progress
+from napari_volseg.cli.terminal import follow, naming, progress
 from napari_volseg.data.annotation import BACKGROUND, COLORS, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation, read_volume, write_labels
+from napari_volseg.inference.large import is_large
 from napari_volseg.review.classify import (
     ClassifiedObject,
     class_labels,
@@ -17,7 +18,7 @@ from napari_volseg.review.classify import (
     train_on_objects,
 )
 from napari_volseg.review.object_table import ClassifiedVolume, write_table
-from napari_volseg.review.objects import check_shape, find_objects
+from napari_volseg.review.objects import check_shape, finding_objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +135,8 @@ def classify_files(
     """
     image, mask, examples = files
     volume = read_volume(image)
-    objects = find_objects(read_annotation(mask, unlabeled=unlabeled).labels, smallest=smallest)
+    labels = read_annotation(mask, unlabeled=unlabeled, in_blocks=is_large).labels
+    objects = follow(finding_objects(labels, smallest), f"objects of {mask.name}")
     with naming(mask):
         check_shape(volume, objects)
         if not objects.found:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_volseg.cli.evaluate import Comparison, read_spacing
-from napari_volseg.cli.terminal import naming
+from napari_volseg.cli.terminal import follow, naming
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation, read_volume
 from napari_volseg.data.units import PIXEL
-from napari_volseg.review.compare import MaskComparison, compare, zero_may_be_background
-from napari_volseg.review.report import OBJECT_HEADINGS, write_report
+from napari_volseg.inference.large import is_large
+from napari_volseg.review.compare import MaskComparison, comparing, zero_may_be_background
+from napari_volseg.review.report import OBJECT_HEADINGS, check_image, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,21 +34,24 @@ def compare_files(
         If a file cannot be read, they are not of the same volume, or it is not plain whether
         0 is a class.
     """
-    masks = [read_annotation(path, unlabeled=unlabeled or UNLABELED) for path in (a, b)]
+    value = UNLABELED if unlabeled is None else unlabeled
+    masks = [read_annotation(path, unlabeled=value, in_blocks=is_large) for path in (a, b)]
     if unlabeled is None and zero_may_be_background(*masks):
         raise InputError(
             f"{a}, {b}: hold 0; say --unlabeled none if it is the background, or --unlabeled 0 if "
             "such voxels are unlabeled"
         )
-    volume = None if image is None else read_volume(image)
+    volume = None
+    if image is not None:
+        volume = read_volume(image)
+        with naming(image):
+            check_image(volume, masks[1].labels.shape)
     spacing, unit = read_spacing(b, a)
     if unit == PIXEL and volume is not None:
         spacing, unit = volume.spacing, volume.unit
-    comparison = compare(
-        *masks, names=(str(a), str(b)), spacing=spacing, unit=unit, smallest=smallest
-    )
-    with naming(image or b):
-        write_report(report, comparison, volume)
+    work = comparing(*masks, names=(str(a), str(b)), spacing=spacing, unit=unit, smallest=smallest)
+    comparison = follow(work, a.name)
+    write_report(report, comparison, volume)
     return comparison
 
 

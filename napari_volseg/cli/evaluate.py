@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_volseg.cli.terminal import naming, say
-from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.cli.terminal import follow, naming, say
+from napari_volseg.data.annotation import UNLABELED, count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation, read_volume
 from napari_volseg.data.units import PIXEL
-from napari_volseg.review.metrics import HEADINGS, Evaluation, evaluate
+from napari_volseg.inference.large import is_large
+from napari_volseg.review.metrics import HEADINGS, Evaluation, evaluating
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,16 +72,18 @@ def compare(
         If a file cannot be read, they are not of the same volume, or it is not plain
         whether 0 is a class of the truth.
     """
-    found = read_annotation(prediction)
-    true = read_annotation(truth, unlabeled=UNLABELED if unlabeled is None else unlabeled)
+    read = partial(read_annotation, in_blocks=is_large)
+    found = read(prediction)
+    true = read(truth, unlabeled=UNLABELED if unlabeled is None else unlabeled)
     if unlabeled is None:
         check_zero(found, true, prediction, truth)
     painted = None
     if annotation is not None:
-        painted = read_annotation(annotation, unlabeled=annotation_unlabeled)
+        painted = read(annotation, unlabeled=annotation_unlabeled)
     spacing, unit = read_spacing(truth, prediction)
     with naming(prediction):
-        evaluation = evaluate(found, true, spacing=spacing, annotation=painted)
+        work = evaluating(found, true, spacing=spacing, annotation=painted)
+        evaluation = follow(work, prediction.name)
     return Comparison(evaluation, unit, found.classes)
 
 
@@ -91,13 +95,14 @@ def check_zero(found: Annotation, true: Annotation, prediction: Path, truth: Pat
     InputError
         If the truth holds 0, the prediction does not, and its labels are one higher.
     """
-    highest = int(true.labels.max())
-    if not found.labels.all():
+    in_found, in_true = count_labels(found.labels), count_labels(true.labels)
+    highest = max(in_true, default=UNLABELED)
+    if sum(in_found.values()) < found.labels.size:
         say(
             f"{prediction}: holds voxels of value 0, which is no class and counts as wrong; "
             "background is 1"
         )
-    elif not true.labels.all() and highest + 1 == found.labels.max():
+    elif sum(in_true.values()) < true.labels.size and highest + 1 == max(in_found):
         raise InputError(
             f"{truth}: its labels are 0 to {highest}, the prediction's 1 to {highest + 1}; say "
             "--unlabeled none if 0 is its background, or --unlabeled 0 if 0 is unlabeled"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_volseg.cli.terminal import naming, progress
 from napari_volseg.data.annotation import Case
 from napari_volseg.data.files import read_annotation, read_volume
+from napari_volseg.inference.large import is_large
 from napari_volseg.inference.predict import check_channels
 from napari_volseg.models.checkpoint import load_model
 from napari_volseg.review.suggest import suggest
@@ -41,7 +42,8 @@ def suggest_slices(
     painted = None
     if annotation is not None:
         with naming(annotation):
-            painted = Case(volume, read_annotation(annotation, unlabeled=unlabeled)).annotation
+            read = read_annotation(annotation, unlabeled=unlabeled, in_blocks=is_large)
+            painted = Case(volume, read).annotation
     slices: tuple[Suggestion, ...] = ()
     with progress(image.name) as report:
         for event in suggest(checkpoint, volume, painted, n=n, device=device):

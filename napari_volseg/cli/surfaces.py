@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.cli.terminal import progress, say
+import numpy as np
+
+from napari_volseg.cli.terminal import follow, progress, say
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation, read_volume
 from napari_volseg.data.volume import Volume
-from napari_volseg.review.objects import find_objects
+from napari_volseg.inference.large import is_large
+from napari_volseg.review.objects import finding_objects
 from napari_volseg.review.surfaces import (
     SURFACE_SUFFIXES,
     find_surfaces,
@@ -45,9 +48,9 @@ def run_surfaces(
     single = output.suffix.lower() in SURFACE_SUFFIXES
     suffix = output.suffix.lower() if single else f".{form or 'stl'}"
     _check_options(output, form, suffix, smooth)
-    annotation = read_annotation(mask, unlabeled=unlabeled)
+    annotation = read_annotation(mask, unlabeled=unlabeled, in_blocks=is_large)
     volume = _geometry(mask, annotation)
-    objects = find_objects(annotation.labels, smallest=smallest)
+    objects = follow(finding_objects(annotation.labels, smallest), f"objects of {mask.name}")
     if not objects.found:
         raise InputError(
             f"{mask}: no object of {smallest} voxels or more; 1 is the background, and with "
@@ -104,7 +107,7 @@ def _geometry(mask: Path, annotation: Annotation) -> Volume:
     except InputError:
         # Labels may be of a type that no image has, as int64.
         say(f"{mask}: its voxel size is not known for labels of this type; surfaces are in voxels")
-        return Volume(annotation.labels[None])
+        return Volume(np.broadcast_to(np.uint8(0), (1, *annotation.labels.shape)))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from napari_volseg.data.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
     from types import FrameType
 
@@ -28,6 +29,8 @@ SECONDS_BETWEEN_LINES = 10.0
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 
 Report = Callable[[float, str], None]
+
+Result = TypeVar("Result")
 
 
 def print_json(document: Any) -> None:
@@ -76,6 +79,17 @@ def _lines(title: str) -> Report:
             say(f"{title} {fraction:4.0%}  {text}".rstrip())
 
     return report
+
+
+def follow(work: Generator[float, None, Result], title: str) -> Result:
+    """Do work that yields how much is done, 0 to 1, show that, and return what it returns."""
+    with progress(title) as report:
+        while True:
+            try:
+                report(next(work), "")
+            except StopIteration as end:
+                result: Result = end.value
+                return result
 
 
 @contextmanager

@@ -85,15 +85,15 @@ def read_cases(files: Sequence[Path], unlabeled: int, proposals: Path | None = N
     cases = []
     labels = [*files[1::2], *([proposals] if proposals else [])]
     from_zero = unlabeled != UNLABELED and any(holds_zero(path) for path in labels)
-    read = partial(read_annotation, unlabeled=unlabeled, from_zero=from_zero)
+    read = partial(read_annotation, unlabeled=unlabeled, from_zero=from_zero, in_blocks=is_large)
     for image, annotation in zip(files[::2], files[1::2], strict=True):
         volume = read_volume(image)
         with naming(annotation):
-            painted = read(annotation, in_blocks=is_large(volume.shape))
+            painted = read(annotation)
             cases.append(Case(volume, painted))
     if proposals:
         with naming(proposals):
-            proposed = read(proposals, in_blocks=is_large(cases[0].volume.shape))
+            proposed = read(proposals)
             cases[0] = replace(cases[0], proposals=proposed.labels)
     return cases
 

@@ -78,7 +78,7 @@ def read_annotation(
     unlabeled: int = UNLABELED,
     from_zero: bool | None = None,
     classes: Sequence[LabelClass] = (),
-    in_blocks: bool = False,
+    in_blocks: Callable[[Sequence[int]], bool] | None = None,
 ) -> Annotation:
     """Open sparse or dense labels, in the formats of ``read_volume``, into memory.
 
@@ -95,8 +95,9 @@ def read_annotation(
     classes : sequence of LabelClass
         Names and colors; without them, those that ``write_labels`` stored in the file,
         else default ones.
-    in_blocks : bool
-        Whether to hold them as ``SparseLabels``, for those too large for an array.
+    in_blocks : callable (shape) -> bool, optional
+        Whether labels of a shape (z, y, x) are too large for an array, and to be held as
+        ``SparseLabels``; by default, none are.
 
     Raises
     ------
@@ -106,7 +107,9 @@ def read_annotation(
     """
     path = Path(path)
     contents = _read_labels(path)
-    labels = read_labels(contents.image[0], str(path), unlabeled, from_zero, in_blocks=in_blocks)
+    image = contents.image[0]
+    large = in_blocks is not None and in_blocks(image.shape)
+    labels = read_labels(image, str(path), unlabeled, from_zero, in_blocks=large)
     stored = contents.classes if unlabeled == UNLABELED else ()
     return _annotation(labels, tuple(classes) or stored, path)
 

@@ -7,17 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_volseg.data.annotation import BACKGROUND, COLORS, UNLABELED, Annotation, LabelClass
+from napari_volseg.data.annotation import (
+    BACKGROUND,
+    COLORS,
+    UNLABELED,
+    Annotation,
+    LabelClass,
+    count_labels,
+)
 from napari_volseg.data.errors import InputError
-from napari_volseg.review.metrics import Evaluation, evaluate
-from napari_volseg.review.objects import SMALLEST, find_objects
-from napari_volseg.review.queue import largest_slice
+from napari_volseg.data.sparse_labels import (
+    SparseLabels,
+    is_labeled,
+    labeled_boxes,
+    unlabeled_like,
+)
+from napari_volseg.data.tiles import tile_grid
+from napari_volseg.review.matching import Difference, ObjectCounts, match_objects
+from napari_volseg.review.metrics import TILE, Evaluation, evaluating
+from napari_volseg.review.objects import SMALLEST, finding_objects
+from napari_volseg.review.progress import part_of, result_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Generator
 
-    from napari_volseg.data.tiles import Region
-    from napari_volseg.review.objects import Objects
+    from numpy.typing import DTypeLike
+
+    from napari_volseg.data.sparse_labels import AnyLabels
 
 NEITHER, AGREE, ONLY_A, ONLY_B, OTHER_CLASS = range(1, 6)
 """Values of an agreement map; what is not compared is 0, as all that is unlabeled."""
@@ -30,58 +46,6 @@ AGREEMENT_CLASSES = (
     LabelClass(ONLY_B, "only B", COLORS[6]),
     LabelClass(OTHER_CLASS, "another class", COLORS[5]),
 )
-
-
-@dataclass(frozen=True)
-class ObjectCounts:
-    """How the objects of A fit those of B, the reference, in one class.
-
-    After Hoover et al. (1996). An object lies in another if more than half of its voxels do.
-
-    Attributes
-    ----------
-    matched : int
-        Pairs that lie in each other, and are part of no split and no merge.
-    split : int
-        Objects of B that more than half is covered by two or more objects of A that lie in it.
-    merged : int
-        Objects of A that more than half is covered by two or more objects of B that lie in it.
-    missed : int
-        Objects of B that are none of these.
-    extra : int
-        Objects of A that are none of these.
-    in_a, in_b : int
-        All objects.
-    """
-
-    matched: int
-    split: int
-    merged: int
-    missed: int
-    extra: int
-    in_a: int
-    in_b: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An object that the other mask does not have as it is (see ``ObjectCounts``).
-
-    Attributes
-    ----------
-    fate : str
-        "split" or "missed", an object of B; "merged" or "extra", one of A.
-    class_id, voxels : int
-    box : region
-    largest : (z, y, x)
-        For each axis, the slice that holds most of it.
-    """
-
-    fate: str
-    class_id: int
-    voxels: int
-    box: Region
-    largest: tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,7 +64,7 @@ class MaskComparison:
         For every class but the background.
     differences : tuple of Difference
         All objects that are not matched, the largest first.
-    agreement : uint8 (Z, Y, X)
+    agreement : uint8 (Z, Y, X), numpy, or ``SparseLabels`` if a mask is
         The agreement map of all classes.
     unit : str
         Of the evaluation's spacing.
@@ -112,7 +76,7 @@ class MaskComparison:
     evaluation: Evaluation
     objects: dict[int, ObjectCounts]
     differences: tuple[Difference, ...] = field(repr=False)
-    agreement: NDArray[np.uint8] = field(repr=False)
+    agreement: AnyLabels = field(repr=False)
     unit: str
 
     @property
@@ -161,22 +125,35 @@ def compare(
     InputError
         If the shapes differ, or no voxel is labeled in both.
     """
+    return result_of(comparing(a, b, names=names, spacing=spacing, unit=unit, smallest=smallest))
+
+
+def comparing(
+    a: Annotation,
+    b: Annotation,
+    *,
+    names: tuple[str, str],
+    spacing: tuple[float, float, float],
+    unit: str,
+    smallest: int = SMALLEST,
+) -> Generator[float, None, MaskComparison]:
+    """Do what ``compare`` does, and yield how much is done, 0 to 1."""
     if a.labels.shape != b.labels.shape:
         raise InputError(
             f"{names[0]} has shape {a.labels.shape}, {names[1]} {b.labels.shape}; "
             "give masks of the same volume"
         )
-    counted = (a.labels != UNLABELED) & (b.labels != UNLABELED)
-    if not counted.any():
+    in_a, in_b = yield from part_of(_counted(a.labels, b.labels), 0, 0.1)
+    if not is_labeled(in_b):
         raise InputError(
             f"no voxel is labeled in both {names[0]} and {names[1]}; "
             "0 is unlabeled, unless you say that it is the background"
         )
-    in_a, in_b = (np.where(counted, mask.labels, UNLABELED) for mask in (a, b))
-    evaluation = evaluate(a, in_b, spacing=spacing)
-    objects, differences = match_objects(
-        find_objects(in_a, smallest=smallest), find_objects(in_b, smallest=smallest)
-    )
+    objects_a = yield from part_of(finding_objects(in_a, smallest), 0.1, 0.3)
+    objects_b = yield from part_of(finding_objects(in_b, smallest), 0.3, 0.5)
+    objects, differences = match_objects(objects_a, objects_b)
+    evaluation = yield from part_of(evaluating(a, in_b, spacing=spacing), 0.5, 0.9)
+    agreement = yield from part_of(mapping_agreement(a, b), 0.9, 1)
     return MaskComparison(
         a=a,
         b=b,
@@ -184,9 +161,26 @@ def compare(
         evaluation=evaluation,
         objects=objects,
         differences=differences,
-        agreement=map_agreement(a, b),
+        agreement=agreement,
         unit=unit,
     )
+
+
+def _counted(a: AnyLabels, b: AnyLabels) -> Generator[float, None, tuple[AnyLabels, AnyLabels]]:
+    """Return two masks as far as both are labeled."""
+    in_a, in_b = (_unlabeled(a, b, labels.dtype) for labels in (a, b))
+    tiles = tile_grid(a.shape, (TILE,) * 3)
+    for done, tile in enumerate(tiles):
+        yield done / len(tiles)
+        found, true = a[tile.write], b[tile.write]
+        counted = (found != UNLABELED) & (true != UNLABELED)
+        in_a[tile.write], in_b[tile.write] = found * counted, true * counted
+    return in_a, in_b
+
+
+def _unlabeled(a: AnyLabels, b: AnyLabels, dtype: DTypeLike) -> AnyLabels:
+    """Return labels for two masks; if one of them is too large for an array, so are these."""
+    return unlabeled_like(a if isinstance(a, SparseLabels) else b, dtype)
 
 
 def zero_may_be_background(a: Annotation, b: Annotation) -> bool:
@@ -194,14 +188,15 @@ def zero_may_be_background(a: Annotation, b: Annotation) -> bool:
 
     So it does where both hold it, or where one does whose classes are numbered one lower.
     """
-    holds_zero = [not mask.labels.all() for mask in (a, b)]
+    counts = [count_labels(mask.labels) for mask in (a, b)]
+    holds_zero = [sum(voxels.values()) < a.labels.size for voxels in counts]
     if all(holds_zero):
         return True
-    highest = [int(mask.labels.max()) + zero for mask, zero in zip((a, b), holds_zero, strict=True)]
+    highest = [max(voxels) + zero for voxels, zero in zip(counts, holds_zero, strict=True)]
     return any(holds_zero) and highest[0] == highest[1]
 
 
-def map_agreement(a: Annotation, b: Annotation, class_id: int | None = None) -> NDArray[np.uint8]:
+def map_agreement(a: Annotation, b: Annotation, class_id: int | None = None) -> AnyLabels:
     """Say of each voxel whether two masks agree there.
 
     Parameters
@@ -213,111 +208,44 @@ def map_agreement(a: Annotation, b: Annotation, class_id: int | None = None) -> 
 
     Returns
     -------
-    uint8 (Z, Y, X)
+    uint8 (Z, Y, X), numpy, or ``SparseLabels`` if a mask is
         0 where either is unlabeled, ``NEITHER``, ``AGREE``, ``ONLY_A``, ``ONLY_B``, and, for
         all classes, ``OTHER_CLASS`` where both hold a class but not the same.
     """
-    found, true = a.labels, b.labels
-    if class_id is None:
-        in_a, in_b = found > BACKGROUND, true > BACKGROUND
-    else:
-        in_a, in_b = found == class_id, true == class_id
-    agreement = np.full(found.shape, NEITHER, np.uint8)
-    agreement[in_a & ~in_b] = ONLY_A
-    agreement[in_b & ~in_a] = ONLY_B
-    both = in_a & in_b
-    agreement[both & (found == true)] = AGREE
-    agreement[both & (found != true)] = OTHER_CLASS
-    agreement[(found == UNLABELED) | (true == UNLABELED)] = UNLABELED
+    return result_of(mapping_agreement(a, b, class_id))
+
+
+def mapping_agreement(
+    a: Annotation, b: Annotation, class_id: int | None = None
+) -> Generator[float, None, AnyLabels]:
+    """Do what ``map_agreement`` does, and yield how much is done, 0 to 1."""
+    agreement = _unlabeled(a.labels, b.labels, np.uint8)
+    tiles = tile_grid(agreement.shape, (TILE,) * 3)
+    for done, tile in enumerate(tiles):
+        yield done / len(tiles)
+        found, true = a.labels[tile.write], b.labels[tile.write]
+        if class_id is None:
+            in_a, in_b = found > BACKGROUND, true > BACKGROUND
+        else:
+            in_a, in_b = found == class_id, true == class_id
+        values = np.full(found.shape, NEITHER, np.uint8)
+        values[in_a & ~in_b] = ONLY_A
+        values[in_b & ~in_a] = ONLY_B
+        both = in_a & in_b
+        values[both & (found == true)] = AGREE
+        values[both & (found != true)] = OTHER_CLASS
+        values[(found == UNLABELED) | (true == UNLABELED)] = UNLABELED
+        agreement[tile.write] = values
     return agreement
 
 
-def most_different_slice(agreement: NDArray[np.uint8], axis: int) -> int:
-    """Return the slice across an axis with most voxels that differ; the middle if none does."""
-    others = tuple(i for i in range(3) if i != axis)
-    differing = (agreement > AGREE).sum(others)
-    return int(differing.argmax()) if differing.any() else agreement.shape[axis] // 2
-
-
-def match_objects(a: Objects, b: Objects) -> tuple[dict[int, ObjectCounts], tuple[Difference, ...]]:
-    """Count, for each class, how the objects of A fit those of B, and list those that do not."""
-    class_a, size_a = _classes_and_sizes(a)
-    class_b, size_b = _classes_and_sizes(b)
-    of_a, of_b, shared = _overlaps(a, b)
-    same = class_a[of_a] == class_b[of_b]
-    of_a, of_b, shared = of_a[same], of_b[same], shared[same]
-
-    # An object lies in one other at most: no two have more than half of it. 0 is none.
-    home_of_a, home_of_b = np.zeros_like(class_a), np.zeros_like(class_b)
-    inside_b, inside_a = 2 * shared > size_a[of_a], 2 * shared > size_b[of_b]
-    home_of_a[of_a[inside_b]] = of_b[inside_b]
-    home_of_b[of_b[inside_a]] = of_a[inside_a]
-
-    split = _in_parts(of_b[inside_b], shared[inside_b], size_b)
-    merged = _in_parts(of_a[inside_a], shared[inside_a], size_a)
-    mutual = (home_of_a[home_of_b] == np.arange(len(class_b))) & (home_of_b > 0)
-    matched = mutual & ~split & ~merged[home_of_b]
-    missed = ~(matched | split | merged[home_of_b])
-    extra = ~(merged | split[home_of_a])
-    extra[home_of_b[matched]] = False
-    counts = {
-        int(i): ObjectCounts(
-            matched=int((matched & (class_b == i)).sum()),
-            split=int((split & (class_b == i)).sum()),
-            merged=int((merged & (class_a == i)).sum()),
-            missed=int((missed & (class_b == i)).sum()),
-            extra=int((extra & (class_a == i)).sum()),
-            in_a=int((class_a == i).sum()),
-            in_b=int((class_b == i).sum()),
-        )
-        for i in np.union1d(class_a[1:], class_b[1:])
-    }
-    fates = (("split", b, split), ("merged", a, merged), ("missed", b, missed), ("extra", a, extra))
-    differences = [
-        _difference(fate, objects, int(number))
-        for fate, objects, has_it in fates
-        for number in np.flatnonzero(has_it[1:]) + 1
-    ]
-    return counts, tuple(sorted(differences, key=lambda d: -d.voxels))
-
-
-def _difference(fate: str, objects: Objects, number: int) -> Difference:
-    found = objects.get(number)
-    z, y, x = (largest_slice(objects, number, axis) for axis in range(3))
-    return Difference(fate, found.mask_label, found.voxels, found.box, (z, y, x))
-
-
-def _classes_and_sizes(objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return class and voxels of each object by its id; entry 0 stands for no object."""
-    table = [(0, 0), *((o.mask_label, o.voxels) for o in objects.found)]
-    classes, sizes = np.array(table, np.int64).T
-    return classes, sizes
-
-
-def _overlaps(
-    a: Objects, b: Objects
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pairs of objects that overlap, and the voxels that they share."""
-    both = (a.labels > 0) & (b.labels > 0)
-    width = len(b.found) + 1
-    codes, shared = np.unique(
-        a.labels[both].astype(np.int64) * width + b.labels[both], return_counts=True
-    )
-    return codes // width, codes % width, shared
-
-
-def _in_parts(
-    whole: NDArray[np.int64], shared: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Say which objects are covered, by more than half, by two or more that lie in them.
-
-    Parameters
-    ----------
-    whole, shared : (N,)
-        For each object that lies in another: the other, and the voxels in it.
-    sizes : (M,)
-        Voxels of the others.
-    """
-    parts = np.bincount(whole, minlength=len(sizes))
-    covered = np.bincount(whole, weights=shared, minlength=len(sizes))
-    return (parts >= 2) & (2 * covered > sizes)
+def most_different_slices(agreement: AnyLabels) -> tuple[int, int, int]:
+    """Return, for each axis, the slice with most voxels that differ; the middle if none does."""
+    differing = [np.zeros(n, np.int64) for n in agreement.shape]
+    for box in labeled_boxes(agreement):
+        differs = agreement[box] > AGREE
+        for axis, side in enumerate(box):
+            others = tuple(i for i in range(3) if i != axis)
+            differing[axis][side] += np.count_nonzero(differs, axis=others)
+    z, y, x = (int(n.argmax()) if n.any() else len(n) // 2 for n in differing)
+    return z, y, x

@@ -13,7 +13,8 @@ from napari_volseg.data.kept import LARGE_BOX, KeptObject, kept_by, unlabeled_bo
 from napari_volseg.data.parts import parts_of, put_where
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import box_size, meet, relative
-from napari_volseg.review.objects import FoundObject, Objects, Tally, finding_objects, result_of
+from napari_volseg.review.objects import FoundObject, Objects, Tally, finding_objects
+from napari_volseg.review.progress import result_of
 from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
 
 if TYPE_CHECKING:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, Annotation
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.data.tiles import tile_grid
+from napari_volseg.review.progress import result_of
+from napari_volseg.review.surface_distances import collect_surfaces, distances
 
-Integers = NDArray[np.integer[Any]]
-Mask = NDArray[np.bool_]
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.review.surface_distances import SurfacePart, Surfaces
+
+    Integers = NDArray[np.integer[Any]]
+
+TILE = 128
+"""Edge, in voxels, of the tiles that are looked at."""
+
+LOOKING = 0.5
+"""Part of the work that looking at the tiles is; the rest is to measure distances."""
 
 HEADINGS = ("IoU", "Dice", "mean accuracy", "ASD ({unit})", "HD95 ({unit})")
 """What to call the figures of an ``Agreement``, in its order."""
@@ -83,11 +99,11 @@ class Evaluation:
 
 
 def evaluate(
-    prediction: Annotation | Integers,
-    truth: Annotation | Integers,
+    prediction: Annotation | AnyLabels,
+    truth: Annotation | AnyLabels,
     *,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    annotation: Annotation | Integers | None = None,
+    annotation: Annotation | AnyLabels | None = None,
 ) -> Evaluation:
     """Compare a dense prediction with the truth, class by class.
 
@@ -103,12 +119,12 @@ def evaluate(
 
     Parameters
     ----------
-    prediction, truth : Annotation or integer array (Z, Y, X)
+    prediction, truth : Annotation, or integer (Z, Y, X), numpy or ``SparseLabels``
         Class ids, 1 the background. 0 is unlabeled in the truth and no class in the
         prediction: such a voxel is wrong wherever the truth is labeled.
     spacing : (z, y, x)
         Size of a voxel, in the unit in which distances are wanted.
-    annotation : Annotation or integer array (Z, Y, X), optional
+    annotation : Annotation, or integer (Z, Y, X), numpy or ``SparseLabels``, optional
         What was painted: 0 where nothing was.
 
     Raises
@@ -116,38 +132,61 @@ def evaluate(
     InputError
         If the shapes differ, or no voxel is left to compare.
     """
+    return result_of(evaluating(prediction, truth, spacing=spacing, annotation=annotation))
+
+
+def evaluating(
+    prediction: Annotation | AnyLabels,
+    truth: Annotation | AnyLabels,
+    *,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    annotation: Annotation | AnyLabels | None = None,
+) -> Generator[float, None, Evaluation]:
+    """Do what ``evaluate`` does, and yield how much is done, 0 to 1."""
     found, true = _labels(prediction, "prediction"), _labels(truth, "truth")
     _check_shape(found, true, "the prediction")
-    counted = true != UNLABELED
-    if annotation is not None:
-        painted = _labels(annotation, "annotation")
+    painted = None if annotation is None else _labels(annotation, "annotation")
+    if painted is not None:
         _check_shape(painted, true, "the annotation")
-        counted &= painted == UNLABELED
-    if not counted.any():
+    shared: Counter[tuple[int, int]] = Counter()
+    surfaces: tuple[Surfaces, Surfaces] = ({}, {})
+    tiles = tile_grid(true.shape, (TILE,) * 3, (1, 1, 1))
+    for done, tile in enumerate(tiles):
+        yield LOOKING * done / len(tiles)
+        of_found, of_true = found[tile.read], true[tile.read]
+        counted = of_true[tile.trim] != UNLABELED
+        if painted is not None:
+            counted &= painted[tile.write] == UNLABELED
+        shared.update(_shared(of_found[tile.trim][counted], of_true[tile.trim][counted]))
+        collect_surfaces(surfaces[0], tile, of_found, counted)
+        filled = np.where(of_true == UNLABELED, of_found, of_true)
+        collect_surfaces(surfaces[1], tile, filled, counted)
+    if not shared:
         raise InputError(
             "no voxel is left to compare: each is unlabeled in the truth"
             + (" or painted in the annotation" if annotation is not None else "")
         )
-    filled = np.where(true == UNLABELED, found, true)
-    present = set(np.unique(found[counted]).tolist()) | set(np.unique(true[counted]).tolist())
-    classes = {
-        i: Agreement(
-            **_overlap(found[counted] == i, true[counted] == i),
-            **_surface_distances(found == i, filled == i, counted, spacing),
-        )
-        for i in sorted(present - {UNLABELED})
-    }
+    in_found, in_true = (_of_one(shared, which) for which in (0, 1))
+    present = sorted((in_found.keys() | in_true.keys()) - {UNLABELED})
+    classes = {}
+    for done, i in enumerate(present):
+        yield LOOKING + (1 - LOOKING) * done / len(present)
+        apart = _surface_distances(surfaces[0].get(i, ()), surfaces[1].get(i, ()), spacing)
+        overlap = _overlap(shared[i, i], in_found[i], in_true[i], shared.total())
+        classes[i] = Agreement(**overlap, **apart)
     foreground = [agreement for i, agreement in classes.items() if i != BACKGROUND]
     return Evaluation(
         classes=classes,
         foreground=_mean(foreground),
-        voxels=int(counted.sum()),
+        voxels=shared.total(),
         spacing=spacing,
     )
 
 
-def _labels(given: Annotation | Integers, name: str) -> Integers:
-    labels = given.labels if isinstance(given, Annotation) else np.asarray(given)
+def _labels(given: Annotation | AnyLabels, name: str) -> AnyLabels:
+    labels = given.labels if isinstance(given, Annotation) else given
+    if not isinstance(labels, SparseLabels):
+        labels = np.asarray(labels)
     if labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
             f"the {name} is {labels.dtype} of shape {labels.shape}; give integer labels (z, y, x)"
@@ -155,7 +194,7 @@ def _labels(given: Annotation | Integers, name: str) -> Integers:
     return labels
 
 
-def _check_shape(labels: Integers, truth: Integers, name: str) -> None:
+def _check_shape(labels: AnyLabels, truth: AnyLabels, name: str) -> None:
     if labels.shape != truth.shape:
         raise InputError(
             f"{name} has shape {labels.shape}, the truth {truth.shape}; "
@@ -163,53 +202,47 @@ def _check_shape(labels: Integers, truth: Integers, name: str) -> None:
         )
 
 
+def _shared(found: Integers, true: Integers) -> Counter[tuple[int, int]]:
+    """Count the voxels (N,) of each pair of classes, of the prediction and of the truth."""
+    codes = found.astype(np.int64) << 32 | true
+    pairs, voxels = np.unique(codes, return_counts=True)
+    return Counter(
+        {(int(p >> 32), int(p & 0xFFFFFFFF)): int(n) for p, n in zip(pairs, voxels, strict=True)}
+    )
+
+
+def _of_one(shared: Counter[tuple[int, int]], which: int) -> Counter[int]:
+    """Count the voxels of each class of the prediction (0) or of the truth (1)."""
+    counts: Counter[int] = Counter()
+    for pair, voxels in shared.items():
+        counts[pair[which]] += voxels
+    return counts
+
+
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def _overlap(found: Mask, true: Mask) -> dict[str, float]:
-    """Overlap of two masks (N,)."""
-    both = int((found & true).sum())
-    n_found, n_true = int(found.sum()), int(true.sum())
-    neither = found.size - (n_found + n_true - both)
-    sensitivity = _ratio(both, n_true)
-    specificity = _ratio(neither, found.size - n_true)
+def _overlap(both: int, found: int, true: int, all_voxels: int) -> dict[str, float]:
+    """Overlap of a class in two masks, by the voxels of it in both, in each, and of all."""
+    others = all_voxels - true
+    sensitivity = _ratio(both, true)
+    specificity = _ratio(others - (found - both), others)
     return {
-        "iou": _ratio(both, n_found + n_true - both),
-        "dice": _ratio(2 * both, n_found + n_true),
+        "iou": _ratio(both, found + true - both),
+        "dice": _ratio(2 * both, found + true),
         "mean_accuracy": (sensitivity + specificity) / 2,
     }
 
 
 def _surface_distances(
-    found: Mask,
-    true: Mask,
-    counted: Mask,
-    spacing: tuple[float, float, float],
+    found: Sequence[SurfacePart], true: Sequence[SurfacePart], spacing: tuple[float, float, float]
 ) -> dict[str, float]:
     """Average and 95th percentile of the distances between the surfaces of two masks."""
-    box = _bounding_box(found | true)
-    found_surface, true_surface = _surface(found[box]), _surface(true[box])
-    if not (found_surface.any() and true_surface.any()):
+    apart = distances(found, true, spacing) if found and true else np.zeros(0, np.float32)
+    if not apart.size:
         return {"asd": math.nan, "hd95": math.nan}
-    to_true = ndimage.distance_transform_edt(~true_surface, sampling=spacing)
-    to_found = ndimage.distance_transform_edt(~found_surface, sampling=spacing)
-    distances = np.concatenate(
-        [to_true[found_surface & counted[box]], to_found[true_surface & counted[box]]]
-    )
-    if not distances.size:
-        return {"asd": math.nan, "hd95": math.nan}
-    return {"asd": float(distances.mean()), "hd95": float(np.percentile(distances, 95))}
-
-
-def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Smallest box around a mask that is not empty."""
-    return ndimage.find_objects(mask.view(np.uint8))[0]
-
-
-def _surface(mask: Mask) -> Mask:
-    """Voxels of a mask that touch its outside by a face; beyond the array is outside."""
-    return mask & ~ndimage.binary_erosion(mask)
+    return {"asd": float(apart.mean(dtype=np.float64)), "hd95": float(np.percentile(apart, 95))}
 
 
 def _mean(agreements: list[Agreement]) -> Agreement:

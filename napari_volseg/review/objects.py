@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import cc3d
 import numpy as np
@@ -13,6 +13,7 @@ from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review.components import NEIGHBORS, find_components
+from napari_volseg.review.progress import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
-
-Result = TypeVar("Result")
 
 SMALLEST = 8
 """Voxels below which a component is a speck, not an object."""
@@ -140,16 +139,6 @@ def finding_objects(mask: AnyLabels, smallest: int = SMALLEST) -> Generator[floa
     if isinstance(mask, SparseLabels):
         return (yield from _find_in_blocks(mask, smallest))
     return _find_at_once(mask, smallest)
-
-
-def result_of(work: Generator[Any, None, Result]) -> Result:
-    """Run a generator to its end, and return what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
 
 
 def _find_at_once(mask: NDArray[np.integer], smallest: int) -> Objects:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.atomic import replacing
+from napari_volseg.data.tiles import slice_region
 from napari_volseg.review.slice_picture import composite, gray, overlay, read_slice, resize
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def draw_slice(
     plain = composite(read_slice(volume, axis, index))
     pictures = [resize(plain, size, Image.Resampling.BICUBIC)]
     for annotation in labels:
-        drawn = np.take(annotation.labels, index, axis)
+        drawn = annotation.labels[slice_region(volume.shape, axis, index)].squeeze(axis)
         pixels = overlay(gray(plain), drawn, annotation.classes)
         pictures.append(resize(pixels, size, Image.Resampling.NEAREST))
     return pictures

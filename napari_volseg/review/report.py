@@ -17,7 +17,7 @@ from napari_volseg.data.annotation import BACKGROUND, VIEW_OF_AXIS, Annotation
 from napari_volseg.data.atomic import replacing
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
-from napari_volseg.review.compare import AGREEMENT_CLASSES, most_different_slice
+from napari_volseg.review.compare import AGREEMENT_CLASSES, most_different_slices
 from napari_volseg.review.metrics import HEADINGS
 from napari_volseg.review.picture import draw_slice
 
@@ -112,6 +112,21 @@ def write_report(path: Path, comparison: MaskComparison, volume: Volume | None =
         temporary.write_text(page, encoding="utf-8")
 
 
+def check_image(volume: Volume, shape: Sequence[int]) -> None:
+    """Refuse an image of another shape than the masks'.
+
+    Raises
+    ------
+    InputError
+        Naming both shapes.
+    """
+    if volume.shape != tuple(shape):
+        raise InputError(
+            f"{volume.name}: the image has shape {volume.shape}, the masks {tuple(shape)}; give "
+            "the image of these masks"
+        )
+
+
 def _scores(comparison: MaskComparison) -> str:
     evaluation = comparison.evaluation
     heads = ["class", *(heading.format(unit=comparison.unit) for heading in HEADINGS)]
@@ -156,16 +171,12 @@ def _pictures(comparison: MaskComparison, volume: Volume | None) -> str:
         titles.remove("image")
         empty = np.broadcast_to(np.uint8(0), (1, *comparison.agreement.shape))
         shown = Volume(empty, comparison.evaluation.spacing)
-    if shown.shape != comparison.agreement.shape:
-        raise InputError(
-            f"{shown.name}: the image has shape {shown.shape}, the masks "
-            f"{comparison.agreement.shape}; give the image of these masks"
-        )
+    check_image(shown, comparison.agreement.shape)
     masks = [Annotation(m.labels, comparison.classes) for m in (comparison.a, comparison.b)]
     layers = (*masks, Annotation(comparison.agreement, AGREEMENT_CLASSES))
     sections = []
-    for axis, view in VIEW_OF_AXIS.items():
-        index = most_different_slice(comparison.agreement, axis)
+    for axis, index in enumerate(most_different_slices(comparison.agreement)):
+        view = VIEW_OF_AXIS[axis]
         drawn = draw_slice(shown, layers, axis, index)[-len(titles) :]
         figures = "\n".join(
             f'<figure><img alt="{title}, {view} slice {index}" src="{_inline(picture)}">'

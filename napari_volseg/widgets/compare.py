@@ -52,9 +52,8 @@ from napari_volseg.widgets.work import Compared, agreement_of, compare_masks, sa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from napari_volseg.data.annotation import LabelClass
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.review.metrics import Agreement
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session
@@ -89,7 +88,7 @@ class ComparePanel(QWidget):
         self._comparing: tuple[Labels, ...] = ()
         self._layer: Labels | None = None
         self._build()
-        self.job.yielded.connect(self._on_compared)
+        self.job.yielded.connect(self._on_event)
         self.job.refused.connect(partial(say, self._state))
         self.job.ended.connect(self._show)
         for signal in (session.changed.layers, session.changed.prediction, session.changed.image):
@@ -122,7 +121,7 @@ class ComparePanel(QWidget):
         )
         self._cancel = button("Cancel", "cancel comparing", "Stop; nothing is changed.")
         self._bar = named(QProgressBar(), "comparing", "Distances take longest.")
-        self._bar.setRange(0, 0)
+        self._bar.setRange(0, 100)
         self._state = label(name="state of comparing")
         self._legend = label(name="legend of the agreement")
         self._scores = _table(
@@ -219,12 +218,19 @@ class ComparePanel(QWidget):
         say(self._state, "")
         masks = [(_copied(layer), classes_of(layer), layer.name) for layer in (a, b)]
         self._comparing = (a, b)
+        self._bar.setValue(0)
         self.job.start(compare_masks, *masks, volume, self._from_zero.isChecked())
         self._show()
 
     def _on_cancel(self) -> None:
         self.job.cancel()
         self._show()
+
+    def _on_event(self, event: float | Compared) -> None:
+        if isinstance(event, Compared):
+            self._on_compared(event)
+        else:
+            self._bar.setValue(round(100 * event))
 
     def _on_compared(self, compared: Compared) -> None:
         self._compared = compared
@@ -255,7 +261,7 @@ class ComparePanel(QWidget):
             if self._layer is not None:
                 self._layer.visible = False
 
-    def _show_agreement(self, compared: Compared, agreement: NDArray[Any]) -> None:
+    def _show_agreement(self, compared: Compared, agreement: AnyLabels) -> None:
         """Show an agreement map in its layer, made anew if it was removed."""
         image = self._session.image
         if compared is not self._compared or image is None:

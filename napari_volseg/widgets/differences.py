@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_volseg.data.annotation import LabelClass
-    from napari_volseg.review.compare import Difference
+    from napari_volseg.review.matching import Difference
     from napari_volseg.widgets.session import Session
 
 NEXT_KEY, BACK_KEY = "Shift+J", "Shift+K"

@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_volseg.data.annotation import UNLABELED, Annotation, Case, LabelClass
-from napari_volseg.data.errors import InputError
-from napari_volseg.data.labels import ALL_LABELED, as_labels
+from napari_volseg.data.labels import ALL_LABELED, has_zero, read_labels
 from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.inference.large import is_large
 from napari_volseg.widgets.painted import find_painted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
@@ -280,7 +280,7 @@ class Compared:
 
 def compare_masks(
     a: GivenMask, b: GivenMask, volume: Volume, from_zero: bool
-) -> Iterator[Compared]:
+) -> Iterator[float | Compared]:
     """Compare two masks of a volume.
 
     Parameters
@@ -292,35 +292,36 @@ def compare_masks(
     ------
     InputError
         As ``review.compare.compare``.
+
+    Yields
+    ------
+    float, then Compared
+        How much is done, 0 to 1; at the end, what was found.
     """
-    from napari_volseg.review.compare import AGREEMENT_CLASSES, compare, most_different_slice
+    from napari_volseg.review.compare import AGREEMENT_CLASSES, comparing, most_different_slices
 
     masks = [_as_annotation(given, from_zero) for given in (a, b)]
-    comparison = compare(*masks, names=(a[2], b[2]), spacing=volume.spacing, unit=volume.unit)
-    yield Compared(
-        comparison,
-        volume,
-        AGREEMENT_CLASSES,
-        tuple(most_different_slice(comparison.agreement, axis) for axis in range(3)),
+    comparison = yield from comparing(
+        *masks, names=(a[2], b[2]), spacing=volume.spacing, unit=volume.unit
     )
+    most_different = most_different_slices(comparison.agreement)
+    yield Compared(comparison, volume, AGREEMENT_CLASSES, most_different)
 
 
 def _as_annotation(given: GivenMask, from_zero: bool) -> Annotation:
     values, classes, name = given
-    if isinstance(values, SparseLabels):
-        raise InputError(
-            f"{name} is too large to be compared: masks are compared as a whole. Compare a part "
-            "of them, cut out of both"
-        )
-    values = np.asarray(values)
-    annotation = Annotation(as_labels(values, name, ALL_LABELED if from_zero else UNLABELED))
-    moved_up = from_zero and not values.all()
-    known = {} if moved_up else {c.id: c for c in classes}
+    moves_up = from_zero and has_zero(values)
+    if moves_up or not isinstance(values, SparseLabels):
+        unlabeled = ALL_LABELED if from_zero else UNLABELED
+        in_blocks = is_large(values.shape)
+        values = read_labels(values, name, unlabeled, moves_up, in_blocks=in_blocks)
+    annotation = Annotation(values)
+    known = {} if moves_up else {c.id: c for c in classes}
     named = tuple(known.get(c.id, c) for c in annotation.classes)
     return replace(annotation, classes=named)
 
 
-def agreement_of(comparison: MaskComparison, class_id: int | None) -> NDArray[Any]:
+def agreement_of(comparison: MaskComparison, class_id: int | None) -> AnyLabels:
     """Return the agreement map of one class, or of all."""
     from napari_volseg.review.compare import map_agreement
 

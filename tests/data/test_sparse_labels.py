@@ -138,8 +138,8 @@ def test_another_value_may_mean_unlabeled_in_a_file_read_piece_by_piece(both, tm
     values = np.where(dense == 0, 255, dense if not zeros else dense - 1).astype(np.uint8)
     np.save(tmp_path / "labels.npy", values)
     at_once, in_blocks = (
-        read_annotation(tmp_path / "labels.npy", unlabeled=255, in_blocks=sparse)
-        for sparse in (False, True)
+        read_annotation(tmp_path / "labels.npy", unlabeled=255, in_blocks=in_blocks)
+        for in_blocks in (None, lambda shape: shape == dense.shape)
     )
     assert isinstance(in_blocks.labels, SparseLabels) and in_blocks.classes == at_once.classes
     np.testing.assert_array_equal(at_once.labels, dense)

@@ -12,7 +12,9 @@ from scipy.ndimage import gaussian_filter
 
 from napari_volseg.data.annotation import Annotation, LabelClass
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.volume import Volume
+from napari_volseg.review import compare as compare_module
 from napari_volseg.review.compare import (
     AGREE,
     NEITHER,
@@ -21,7 +23,7 @@ from napari_volseg.review.compare import (
     OTHER_CLASS,
     compare,
     map_agreement,
-    most_different_slice,
+    most_different_slices,
     zero_may_be_background,
 )
 from napari_volseg.review.report import write_report
@@ -174,10 +176,10 @@ def test_a_zero_that_may_be_a_background_is_noticed(a, b, doubtful):
 def test_the_most_different_slice_of_each_view():
     a, b = mask(), mask()
     a.labels[4, 3, 7:12] = 2
-    agreement = compare(a, b).agreement
-    assert [most_different_slice(agreement, axis) for axis in range(2)] == [4, 3]
-    assert 7 <= most_different_slice(agreement, 2) < 12
-    assert most_different_slice(compare(b, b).agreement, 0) == 3
+    z, y, x = most_different_slices(compare(a, b).agreement)
+    assert (z, y) == (4, 3)
+    assert 7 <= x < 12
+    assert most_different_slices(compare(b, b).agreement) == (3, 5, 20)
 
 
 def pictures(page):
@@ -211,3 +213,28 @@ def test_a_report_is_one_page_with_figures_and_pictures(tmp_path):
     with pytest.raises(InputError, match="give the image of these masks"):
         write_report(path, found, Volume(np.zeros((1, 2, 2, 2), np.uint8)))
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_masks_in_blocks_are_compared_like_arrays(monkeypatch):
+    monkeypatch.setattr(compare_module, "TILE", 7)
+    rng = np.random.default_rng(2)
+    fields = [gaussian_filter(n, 1.2) for n in rng.normal(size=(2, 12, 80, 70))]
+    one, other = (1 + (f > f.std()).astype(np.uint8) + (f > 1.6 * f.std()) for f in fields)
+    other[:, :9] = 0
+    arrays = [Annotation(labels) for labels in (one, other)]
+    sparse = []
+    for labels in (one, other):
+        blocks = SparseLabels(labels.shape, np.uint8)
+        blocks[:] = labels
+        sparse.append(Annotation(blocks))
+    expected, found = compare(*arrays), compare(*sparse)
+    assert found.to_json() == expected.to_json()
+    assert sorted(map(repr, found.differences)) == sorted(map(repr, expected.differences))
+    assert isinstance(found.agreement, SparseLabels)
+    np.testing.assert_array_equal(found.agreement[:], expected.agreement)
+    assert most_different_slices(found.agreement) == most_different_slices(expected.agreement)
+    np.testing.assert_array_equal(map_agreement(*sparse, 2)[:], map_agreement(*arrays, 2))
+    # One of each: the result is as the larger one.
+    mixed = compare(arrays[0], sparse[1])
+    assert mixed.to_json() == expected.to_json() and isinstance(mixed.agreement, SparseLabels)
+    assert zero_may_be_background(*sparse) is zero_may_be_background(*arrays)

@@ -14,7 +14,9 @@ from scipy.spatial.distance import cdist
 
 from napari_volseg.data.annotation import Annotation
 from napari_volseg.data.errors import InputError
-from napari_volseg.review.metrics import evaluate
+from napari_volseg.data.sparse_labels import SparseLabels
+from napari_volseg.review import metrics
+from napari_volseg.review.metrics import evaluate, evaluating
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
 SPACINGS = st.tuples(*[st.floats(0.1, 10)] * 3)
@@ -209,3 +211,31 @@ def test_surface_distances_equal_those_of_monai():
     agreement = evaluate(prediction, truth, spacing=spacing).classes[2]
     assert agreement.asd == pytest.approx(distances.mean(), rel=1e-5)
     assert agreement.hd95 == pytest.approx(np.percentile(distances, 95), rel=1e-5)
+
+
+@given(st.data())
+def test_labels_in_blocks_and_in_several_tiles_give_the_same_figures(data):
+    shape = data.draw(hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=12))
+    labels = hnp.arrays(np.uint8, shape, elements=st.integers(0, 3), fill=st.just(1))
+    prediction, truth, annotation = data.draw(labels), data.draw(labels), data.draw(labels)
+    truth.flat[0], annotation.flat[0] = 1, 0
+    spacing = data.draw(SPACINGS)
+    expected = evaluate(prediction, truth, spacing=spacing, annotation=annotation)
+    sparse = []
+    for given_labels in (prediction, truth, annotation):
+        sparse.append(SparseLabels(shape, np.uint8))
+        sparse[-1][:] = given_labels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "TILE", 5)
+        found = evaluate(sparse[0], sparse[1], spacing=spacing, annotation=sparse[2])
+    assert found.voxels == expected.voxels
+    assert found.classes.keys() == expected.classes.keys()
+    for i, agreement in expected.classes.items():
+        assert asdict(found.classes[i]) == pytest.approx(asdict(agreement), nan_ok=True)
+
+
+def test_what_is_done_grows_from_0_to_1():
+    truth = background((4, 5, 6))
+    truth[:, :2] = 2
+    done = list(evaluating(truth, truth))
+    assert done[0] == 0 and done == sorted(done) and done[-1] < 1

@@ -15,6 +15,7 @@ from napari_volseg.widgets.layers import geometry_of
 from napari_volseg.widgets.work import compare_masks
 from tests.widgets.conftest import close
 from tests.widgets.hands import add_volume, find, live, press, wait_until
+from tests.widgets.test_queue import held
 
 SHAPE = (12, 20, 40)
 CLASSES = (
@@ -37,7 +38,7 @@ TRUTH = mask((2, 10, 2), (22, 28, 2), (30, 36, 2))
 
 
 def add_mask(dock: VolSegDock, labels: np.ndarray, name: str) -> Labels:
-    layer = Labels(labels, name=name, **geometry_of(dock.session.image))
+    layer = Labels(held(labels), name=name, **geometry_of(dock.session.image))
     dock.session.viewer.layers.append(layer)
     return layer
 
@@ -47,7 +48,7 @@ def with_prediction(dock: VolSegDock, viewer) -> VolSegDock:
     affine = np.array([[2, 0, 0, 5], [0, -1, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1.0]])
     image = np.random.default_rng(0).integers(0, 99, (1, *SHAPE)).astype(np.uint8)
     add_volume(viewer, Volume(image, (2.0, 1.0, 1.0), "micrometer", affine, name="cells"))
-    dock.session.start_prediction(CLASSES).data = PREDICTION.copy()
+    dock.session.start_prediction(CLASSES).data = held(PREDICTION.copy())
     press(dock, "step Review")
     press(dock, "show Compare")
     return dock
@@ -200,9 +201,9 @@ def test_what_0_means_is_the_users_to_say(review):
 def test_classes_that_move_up_leave_their_names_behind():
     volume = Volume(np.zeros((1, *SHAPE), np.uint8))
     masks = [(labels, CLASSES, "mask") for labels in (PREDICTION, TRUTH - 1)]
-    (there,) = compare_masks(*masks, volume, True)
+    *_, there = compare_masks(*masks, volume, True)
     assert [c.name for c in there.comparison.classes] == ["background", "cell", "vessel"]
-    (back,) = compare_masks(masks[1], masks[1], volume, True)
+    *_, back = compare_masks(masks[1], masks[1], volume, True)
     assert [c.name for c in back.comparison.classes] == ["background", "class 2"]
 
 

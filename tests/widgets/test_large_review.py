@@ -9,7 +9,7 @@ import pytest
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review import components, room
 from napari_volseg.widgets import jobs
-from tests.widgets import test_objects, test_queue, test_review_state
+from tests.widgets import test_compare, test_objects, test_queue, test_review_state
 from tests.widgets.hands import find, press, wait_until
 from tests.widgets.test_queue import BIG, begin, key, rows, state
 
@@ -27,6 +27,13 @@ def reviewing(all_is_large, dock, viewer):
 @pytest.fixture
 def sorting(all_is_large, dock, viewer):
     test_objects.show_mask(dock, viewer, *test_objects.balls_and_rods())
+    return dock
+
+
+@pytest.fixture
+def review(all_is_large, dock, viewer):
+    test_compare.with_prediction(dock, viewer)
+    assert isinstance(dock.session.prediction.data, SparseLabels)
     return dock
 
 
@@ -49,6 +56,13 @@ for module, some in (
             "what_is_painted_and_erased_changes_the_object_that_is_being_fixed",
             "objects_selected_in_the_table_are_merged",
             "the_review_is_saved_as_a_table",
+        ),
+    ),
+    (
+        test_compare,
+        (
+            "a_layer_two_tables_and_a_report",
+            "objects_that_differ_are_listed_and_shown_by_click_and_key",
         ),
     ),
     (
@@ -103,12 +117,19 @@ def test_a_search_is_told_cancelled_and_begun_again(reviewing, monkeypatch):
     assert find(reviewing, "objects found").text() == "" and rows(reviewing) == []
 
 
-def test_what_cannot_be_done_with_large_masks_is_said(reviewing, viewer, monkeypatch):
-    press(reviewing, "show Compare")
-    press(reviewing, "compare masks")
-    wait_until(lambda: not reviewing.review.compare.job.running, "it ends")
-    said = find(reviewing, "state of comparing").text()
-    assert "too large to be compared" in said
+def test_what_0_means_in_a_large_mask_is_the_users_to_say(review):
+    """In a mask of blocks, too, all classes move up where 0 is one."""
+    test_compare.add_mask(review, test_compare.TRUTH - 1, "from zero")
+    find(review, "0 is background").setChecked(True)
+    test_compare.compare(review)
+    assert find(review, "state of comparing").text() == ""
+    assert test_compare.cells(review, "agreement of objects") == [
+        ["cell", "1", "0", "0", "2", "1"],
+        ["vessel", "0", "0", "0", "0", "1"],
+    ]
+
+
+def test_what_cannot_be_done_with_large_masks_is_said(reviewing, monkeypatch):
     press(reviewing, "show Objects")
     warned = []
     monkeypatch.setattr(jobs, "show_warning", warned.append)
