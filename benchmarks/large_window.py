@@ -8,10 +8,10 @@ A smooth uint8 volume is generated on disk as OME-Zarr. One process opens it in 
 window, paints strokes, completes a slice of each orientation, undoes and redoes one, waits until
 all is in the journal, and is then cut off. A second one restores what was painted, trains with
 the live preview, and predicts for a while. A third one reviews a mask of so many balls: it finds
-the objects, accepts, rejects and fixes one, and accepts and rejects all the others. In all of
-them, napari's labels may be held block by block only: that they are ever made an array of is an
-error. napari's own cache of what was read of the image, by default a quarter of the memory, is
-cut to 256 MB.
+the objects, accepts, rejects and fixes one, accepts and rejects all the others, and compares the
+mask with another. In all of them, napari's labels may be held block by block only: that they are
+ever made an array of is an error. napari's own cache of what was read of the image, by default a
+quarter of the memory, is cut to 256 MB.
 
 Memory is what is anonymous (RssAnon), above that of the idle window: pages of files can be
 dropped. A stall is the time between two turns of the window's event loop.
@@ -224,13 +224,13 @@ def run_window(folder: Path, restore: bool, minutes: float, seconds: float) -> N
     os._exit(0)
 
 
-def put_balls(mask: Any, doubt: Any, count: int) -> None:
+def put_balls(mask: Any, doubt: Any, count: int, seed: int = 0) -> None:
     """Put balls of two classes onto a background, in places of a grid, each unsure in itself."""
     import numpy as np
 
     from napari_volseg.data.parts import put_where
 
-    random, cell = np.random.default_rng(0), PERIOD // 2
+    random, cell = np.random.default_rng(seed), PERIOD // 2
     for z in range(0, mask.shape[0], 64):
         mask[z : z + 64] = 1
     grid = [n // cell for n in mask.shape]
@@ -248,10 +248,11 @@ def put_balls(mask: Any, doubt: Any, count: int) -> None:
 def run_review(folder: Path, count: int) -> None:
     """Review a mask of so many objects, in a process that ends without a goodbye."""
     import numpy as np
+    from napari.layers import Labels
 
     from napari_volseg.data.annotation import default_classes
     from napari_volseg.inference.large import labels_for
-    from napari_volseg.widgets.layers import note
+    from napari_volseg.widgets.layers import geometry_of, note
     from tests.widgets.hands import find, live, press, screenshot, wait_until
 
     shutil.rmtree(folder / "journal", ignore_errors=True)
@@ -303,6 +304,15 @@ def run_review(folder: Path, count: int) -> None:
         annotation.undo()
         done(3)
     screenshot(viewer, folder / "reviewed.png")
+    with watch.stage("another mask (made here)"):
+        other, nothing = (labels_for(session.volume.shape, np.uint8) for _ in range(2))
+        put_balls(other, nothing, count, seed=1)
+        viewer.layers.append(Labels(other, name="other", **geometry_of(session.image)))
+        press(dock, "show Compare")
+    with watch.stage("compare them"):
+        press(dock, "compare masks")
+        wait_until(lambda: not dock.review.compare.job.running, "compared", 3600)
+    screenshot(viewer, folder / "compared.png")
     (folder / "review.json").write_text(json.dumps(watch.rows))
     os._exit(0)
 

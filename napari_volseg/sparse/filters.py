@@ -35,8 +35,9 @@ FINEST_SIGMA = 0.5
 """Standard deviation in voxels below which a sampled Gaussian's derivatives are meaningless."""
 
 
-COARSE_SIGMA = 2.0
-"""Standard deviation in voxels that wide Gaussians keep on the coarser grid they use."""
+COARSE_SIGMA = 4.0
+"""Standard deviation in voxels that wide Gaussians keep on the coarser grid they use; with 2, IoU
+on real vessels was 0.006 lower, for a quarter less time."""
 
 
 def coarsening(scale: float, voxel: Sequence[float]) -> Triple:
