@@ -23,8 +23,6 @@ from napari_volseg.data.volume import Volume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from napari_volseg.data.sparse_labels import AnyLabels
 
 
@@ -114,8 +112,8 @@ def read_annotation(
     return _annotation(labels, tuple(classes) or stored, path)
 
 
-def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]:
-    """Open labels as they are in the file (Z, Y, X), into memory, and the classes stored in it.
+def open_values(path: str | Path) -> tuple[Any, tuple[LabelClass, ...]]:
+    """Open labels as they are in the file (Z, Y, X), lazily, and the classes stored in it.
 
     Raises
     ------
@@ -123,7 +121,7 @@ def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]
         As ``read_volume``, and for several channels.
     """
     contents = _read_labels(Path(path))
-    return np.asarray(contents.image[0]), contents.classes
+    return contents.image[0], contents.classes
 
 
 def _read_labels(path: Path) -> Contents:

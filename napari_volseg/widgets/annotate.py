@@ -56,7 +56,7 @@ class AnnotateStep(QWidget):
         super().__init__()
         self._session = session
         self._undo = undo
-        self._clear_import = ClearImport(session, undo, background, memory)
+        self._clear_import = ClearImport(session, undo, memory)
         self._build()
         self._bound = LayerKeys(self.keys())
         # Scrolling through a volume moves the dims many times between two frames.
@@ -110,6 +110,7 @@ class AnnotateStep(QWidget):
                 self._hint,
                 self._classes,
                 self._clear_import,
+                self._clear_import.work,
                 row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place, undo_buttons),
                 self._slices,
                 row(self._complete, self._next, self._save),
@@ -129,6 +130,7 @@ class AnnotateStep(QWidget):
         self._unwatch()
         self._bound.bind()
         self._classes.stop()
+        self._clear_import.work.shutdown()
         self._between.shutdown()
         self.paint_next.shutdown()
 
