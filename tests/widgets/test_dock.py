@@ -377,8 +377,9 @@ def test_layers_deleted_in_mid_training(viewer, painted, stand_in, no_errors, go
         viewer.layers.remove(getattr(painted.session, gone))
     seen = stand_in.steps
     wait_until(lambda: stand_in.steps > seen + 5, "training goes on")
-    painted.train.stop()
+    press(painted, "stop training")
     wait_until(lambda: not painted.train.job.running, "it stops")
+    assert painted.samples.isVisible() == (painted.session.image is None)
 
 
 def test_layers_renamed_in_mid_training(painted, stand_in, no_errors):
