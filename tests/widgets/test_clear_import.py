@@ -39,6 +39,7 @@ class Gate:
     def __init__(self, monkeypatch, step):
         self._open = threading.Event()
         self.steps = 0
+        self.finished = False
         work = getattr(clear_import, step)
 
         def held(*arguments, **options):
@@ -47,7 +48,9 @@ class Gate:
             yield done
             self.steps += 1
             self._open.wait(20)
-            return (yield from going)
+            result = yield from going
+            self.finished = True
+            return result
 
         monkeypatch.setattr(clear_import, step, held)
         monkeypatch.setattr(long_work, "SHOW_AFTER_MS", 0)
