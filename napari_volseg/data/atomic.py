@@ -8,6 +8,8 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from napari_volseg.data.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -40,3 +42,47 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[Path]:
+    """Do what ``replacing`` does for a file that a user asked for: tell why it cannot be written.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or not writable, or the disk is full.
+    """
+    with telling(path):
+        check_folder(path)
+        with replacing(path) as temporary:
+            yield temporary
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be written into one line that names it.
+
+    Raises
+    ------
+    InputError
+        With the system's error as its cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another place"
+        ) from error
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a path in a folder that is not there.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: cannot be written (no such folder); make the folder first")

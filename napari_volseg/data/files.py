@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_volseg.data import nifti, numpy_file, ome_zarr, tiff
 from napari_volseg.data.annotation import UNLABELED, Annotation, LabelClass
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import check_folder, replacing, telling
 from napari_volseg.data.contents import Contents
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.labels import READ_AT_ONCE, has_zero, read_labels
@@ -22,8 +22,6 @@ from napari_volseg.data.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     from napari_volseg.data.sparse_labels import AnyLabels
 
@@ -114,8 +112,8 @@ def read_annotation(
     return _annotation(labels, tuple(classes) or stored, path)
 
 
-def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]:
-    """Open labels as they are in the file (Z, Y, X), into memory, and the classes stored in it.
+def open_values(path: str | Path) -> tuple[Any, tuple[LabelClass, ...]]:
+    """Open labels as they are in the file (Z, Y, X), lazily, and the classes stored in it.
 
     Raises
     ------
@@ -123,7 +121,7 @@ def read_values(path: str | Path) -> tuple[NDArray[Any], tuple[LabelClass, ...]]
         As ``read_volume``, and for several channels.
     """
     contents = _read_labels(Path(path))
-    return np.asarray(contents.image[0]), contents.classes
+    return contents.image[0], contents.classes
 
 
 def _read_labels(path: Path) -> Contents:
@@ -250,7 +248,7 @@ def _read(path: Path) -> Contents:
         raise InputError(f"{path}: the file is empty; save or copy it again")
     found = _format(path)
     read = found[0].read if found else None
-    if path.is_dir() and any((path / name).is_file() for name in ome_zarr.GROUP_FILES):
+    if path.is_dir() and _is_group(path):
         read = ome_zarr.read  # also a group inside another, which has no suffix
     if read is None:
         raise InputError(f"{path}: unknown format; these are known: {', '.join(SUFFIXES)}")
@@ -280,22 +278,29 @@ def writing(path: Path, contents: Contents) -> Iterator[None]:
     Raises
     ------
     InputError
-        For an unknown suffix, labels of another image than they would be stored in, or a
-        place that cannot be written to.
+        For an unknown suffix, labels of another image than they would be stored in, a folder
+        of other files, or a place that cannot be written to.
     """
     if _format(path) is None:
         raise InputError(f"{path}: unknown format; end the name with one of {', '.join(SUFFIXES)}")
-    try:
+    with telling(path):
         if ome_zarr.is_label(path):
             ome_zarr.check_label(path, contents)
             path.parent.mkdir(exist_ok=True)
-        elif not path.parent.is_dir():
-            raise InputError(f"{path}: cannot be written (no such folder); make the folder first")
+        else:
+            check_folder(path)
+            _check_folder_is_ours(path)
         yield
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error
+
+
+def _check_folder_is_ours(path: Path) -> None:
+    """Refuse to put an OME-Zarr in the place of a folder of something else."""
+    if path.is_dir() and any(path.iterdir()) and not _is_group(path):
+        raise InputError(f"{path}: a folder with other files in it; choose another name")
+
+
+def _is_group(path: Path) -> bool:
+    return any((path / name).is_file() for name in ome_zarr.GROUP_FILES)
 
 
 def _annotation(labels: Any, classes: tuple[LabelClass, ...], path: Path) -> Annotation:

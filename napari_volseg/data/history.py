@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
+from napari_volseg.data.progress import result_of
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import around, box_shape, box_size, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from numpy.typing import NDArray
 
@@ -195,21 +196,30 @@ def exchange(
     marks : tuple of Patch
         The corrections, as the act finds them, where it changes them.
     """
-    opposite = Act(
-        act.name,
-        labels.dtype.str,
-        tuple(_pack(p.box, labels[p.box]) for p in act.patches),
-        None if act.classes is None else classes,
-        marks,
-        act.unsaid,
-        act.said,
-    )
-    if isinstance(labels, SparseLabels):
-        after = labels.astype(act.dtype)
-        for patch in act.patches:
-            after[patch.box] = unpack(patch, act.dtype)
-        return Exchange(act, (), opposite, after)
-    return Exchange(act, tuple(unpack(p, act.dtype) for p in act.patches), opposite)
+    return result_of(exchanging(act, labels, classes, marks))
+
+
+def exchanging(
+    act: Act,
+    labels: AnyLabels,
+    classes: tuple[LabelClass, ...],
+    marks: tuple[Patch, ...] = (),
+) -> Generator[float, None, Exchange]:
+    """Do what ``exchange`` does, and yield how much is done, 0 to 1."""
+    after = labels.astype(act.dtype) if isinstance(labels, SparseLabels) else None
+    instead: list[Patch] = []
+    values: list[NDArray[Any]] = []
+    for patch in act.patches:
+        instead.append(_pack(patch.box, labels[patch.box]))
+        put = unpack(patch, act.dtype)
+        if after is None:
+            values.append(put)
+        else:
+            after[patch.box] = put
+        yield len(instead) / len(act.patches)
+    known = None if act.classes is None else classes
+    opposite = Act(act.name, labels.dtype.str, tuple(instead), known, marks, act.unsaid, act.said)
+    return Exchange(act, tuple(values), opposite, after)
 
 
 def pieces(box: Region) -> Iterator[Region]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.tiles import mirror_indices, read_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
 
 SAMPLED_PLANES = 32
@@ -22,6 +24,9 @@ SAMPLED_PIXELS = 1024**2
 """Of a plane: what is measured is held in numbers of eight bytes, several times."""
 
 WIDEST = 4096
+LARGEST = 1e37
+"""Gray values beyond cannot be told from infinite ones in float32."""
+
 RUNS, RUN = 8, 512
 """Of an axis longer than ``WIDEST``, so many evenly spaced runs of so many voxels are read: a plane
 of a petavoxel would be 10 GB."""
@@ -59,6 +64,30 @@ def standardize(image: NDArray[np.generic], intensity: Intensity) -> NDArray[np.
     return result
 
 
+def read_standardized(volume: Volume, region: Region, intensity: Intensity) -> NDArray[np.float32]:
+    """Read a region of a volume, mirrored beyond it (``read_block``), and standardize it.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite: of a large volume, not all is looked at beforehand.
+    """
+    block = read_block(volume, region)
+    if block.dtype.kind == "f" and not (finite := np.isfinite(block)).all():
+        channel, z = (int(at[0]) for at in np.nonzero(~finite.all(axis=(2, 3))))
+        side = region[0]
+        index = mirror_indices(side.start, side.stop, volume.shape[0])[z]
+        raise _not_finite(volume, channel, int(index))
+    return standardize(block, intensity)
+
+
+def _not_finite(volume: Volume, channel: int, index: int) -> InputError:
+    return InputError(
+        f"{volume.name}: channel {channel} holds NaN or infinite values, in xy slice {index}; "
+        "replace them (for example by 0) before training or predicting"
+    )
+
+
 def measure_intensity(volume: Volume) -> Intensity:
     """Measure the statistics of a volume's gray values, channel by channel.
 
@@ -70,7 +99,7 @@ def measure_intensity(volume: Volume) -> Intensity:
     Raises
     ------
     InputError
-        If a channel holds values that are not finite.
+        If a channel holds values that are not finite, or too large.
     """
     planes = np.unique(np.linspace(0, volume.shape[0] - 1, SAMPLED_PLANES).round().astype(int))
     rows, columns = map(_runs, volume.shape[1:])
@@ -84,10 +113,13 @@ def measure_intensity(volume: Volume) -> Intensity:
     measured = []
     for channel in range(volume.channels):
         values = np.stack([plane(channel, z) for z in planes])
-        if not np.isfinite(values).all():
+        finite = np.isfinite(values).all(axis=(1, 2))
+        if not finite.all():
+            raise _not_finite(volume, channel, int(planes[finite.argmin()]))
+        if (largest := float(np.abs(values).max())) > LARGEST:
             raise InputError(
-                f"{volume.name}: channel {channel} holds NaN or infinite values; replace "
-                "them (for example by 0) before training or predicting"
+                f"{volume.name}: channel {channel} holds values of {largest:.0e}; divide the image "
+                "by that before training or predicting"
             )
         center = np.median(values)
         values = values.astype(np.float64)

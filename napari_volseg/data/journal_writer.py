@@ -196,7 +196,7 @@ class JournalWriter:
                         each.close()
             # Whatever it was, the other labels and the next look must not suffer from it.
             except Exception as error:
-                errors.append(str(error) or type(error).__name__)
+                errors.append(_reason(error))
                 if errors[-1] not in self._error:
                     logger.exception("could not journal %s", each.content[1].name)
         with self._condition:
@@ -205,3 +205,10 @@ class JournalWriter:
             self._condition.notify_all()
         if not is_last:
             self._report(note, wrote, self._error)
+
+
+def _reason(error: Exception) -> str:
+    """Say what failed as the system says it, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

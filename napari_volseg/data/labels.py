@@ -58,12 +58,7 @@ def as_labels(
         For values with fractions, below 0 or above 65535.
     """
     values = np.asarray(values)
-    if values.dtype.kind not in "buif":
-        raise InputError(f"{where}: values of type {values.dtype} cannot be labels; save integers")
-    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.floor(values))).all():
-        raise InputError(
-            f"{where}: values with fractions cannot be labels; is this an image, not an annotation?"
-        )
+    check_integers(values, where)
     kept = values != unlabeled
     rest = values[kept]
     shift = int(unlabeled != UNLABELED and ((rest == 0).any() if from_zero is None else from_zero))
@@ -76,6 +71,22 @@ def as_labels(
     labels = np.zeros(values.shape, np.uint16)
     labels[kept] = rest.astype(np.uint16) + np.uint16(shift)
     return labels.astype(np.uint8) if high <= np.iinfo(np.uint8).max else labels
+
+
+def check_integers(values: NDArray[Any], where: str) -> None:
+    """Refuse values that are no whole numbers.
+
+    Raises
+    ------
+    InputError
+        It names ``where`` they come from: a file or a layer.
+    """
+    if values.dtype.kind not in "buif":
+        raise InputError(f"{where}: values of type {values.dtype} cannot be labels; save integers")
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.floor(values))).all():
+        raise InputError(
+            f"{where}: values with fractions cannot be labels; is this an image, not an annotation?"
+        )
 
 
 def read_labels(

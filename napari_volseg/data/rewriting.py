@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED, LabelClass, default_classes, with_classes
 from napari_volseg.data.corrections import marking_act
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.history import Act, Patch, make_act, pieces, unpack
-from napari_volseg.data.labels import ALL_LABELED, as_labels
-from napari_volseg.data.sparse_labels import SparseLabels, labeled_boxes
-from napari_volseg.data.tiles import whole_region
+from napari_volseg.data.history import Act, Exchange, Patch, exchange, exchanging, make_act, pieces
+from napari_volseg.data.labels import ALL_LABELED, as_labels, check_integers
+from napari_volseg.data.progress import part_of
+from napari_volseg.data.sparse_labels import (
+    BLOCK_SIZE,
+    SparseLabels,
+    block_box,
+    block_indices,
+    labeled_boxes,
+)
+from napari_volseg.data.tiles import box_size, meet, tile_grid, whole_region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
+
+    MakeAct = Callable[[AnyLabels, tuple[LabelClass, ...], Corrections], Act]
+    MakeActLong = Callable[
+        [AnyLabels, tuple[LabelClass, ...], Corrections], Generator[float, None, Act]
+    ]
+
+LOOKED_AT_ONCE = 64 * 1024**2
+"""Voxels that are read at once: of most files whole slices, which many of them keep as one."""
+
+NARROW = 1 << 16
+"""Values of a narrower range are told apart by a table, not by sorting."""
+
+MAKING = 0.7
+"""How much of preparing an act is making it; the rest is its opposite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +54,23 @@ class LabelValues:
     ----------
     name : str
         Of the file or the layer.
-    values : (Z, Y, X)
-        Integers, booleans, or floats without fractions.
-    found : tuple of int
-        The values that occur, ascending.
+    places : uint8 (Z, Y, X), numpy or ``SparseLabels``
+        Which of the values a voxel has: 0 for the first one.
+    values : tuple of int
+        Those that occur, in no order.
     classes : tuple of LabelClass
         What the values mean, with 0 as unlabeled; none where nobody said.
     """
 
     name: str
-    values: NDArray[Any] = field(repr=False)
-    found: tuple[int, ...]
+    places: AnyLabels = field(repr=False)
+    values: tuple[int, ...]
     classes: tuple[LabelClass, ...] = ()
+
+    @property
+    def found(self) -> tuple[int, ...]:
+        """The values that occur, ascending."""
+        return tuple(sorted(self.values))
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -54,10 +80,6 @@ class LabelValues:
             return self.found[:1]
         nothing = ALL_LABELED if 0 in self.found else UNLABELED
         return (*self.found, nothing)
-
-    def labels(self, region: Region, unlabeled: int) -> NDArray[np.unsignedinteger]:
-        """Return the labels of a region."""
-        return as_labels(self.values[region], self.name, unlabeled, 0 in self.found)
 
     def meaning(self, unlabeled: int) -> dict[int, int]:
         """Return the label that each value becomes.
@@ -71,18 +93,28 @@ class LabelValues:
         return dict(zip(self.found, labels.tolist(), strict=True))
 
 
-def look_at(
-    values: NDArray[Any],
+class Rewritten(NamedTuple):
+    """An act, and how many voxels it changes."""
+
+    act: Act
+    changed: int
+
+
+def looking_at(
+    values: Any,
     name: str,
     shape: Sequence[int],
     most: int,
     classes: tuple[LabelClass, ...] = (),
-) -> LabelValues:
-    """Find the values of labels that are to be imported.
+    *,
+    in_blocks: bool,
+) -> Generator[float, None, LabelValues]:
+    """Read labels that are to be imported, and find their values; yield how much is done, 0 to 1.
 
     Parameters
     ----------
-    values : (Z, Y, X)
+    values : array (Z, Y, X), in memory or not, or ``SparseLabels``
+        Integers, booleans, or floats without fractions.
     name : str
         Of the file or the layer, for errors.
     shape : (z, y, x)
@@ -91,44 +123,83 @@ def look_at(
         How many classes there can be.
     classes : tuple of LabelClass
         What the values mean, if that is known.
+    in_blocks : bool
+        Whether to hold what is read as ``SparseLabels``.
 
     Raises
     ------
     InputError
         For another shape, values with fractions, too many of them, or nothing labeled.
     """
-    if values.shape != tuple(shape):
+    if tuple(values.shape) != tuple(shape):
         raise InputError(
-            f"{name}: shape {values.shape}, the image {tuple(shape)}; import labels of this image"
+            f"{name}: shape {tuple(values.shape)}, the image {tuple(shape)}; "
+            "import labels of this image"
         )
-    found: set[float] = set()
-    for plane in values:
-        found.update(np.unique(np.asarray(plane)).tolist())
-        if len(found) > most + 1:
-            raise InputError(
-                f"{name}: more than {most} different values; an annotation has one for each "
-                "class, not for each object"
-            )
+    whole = values.shape
+    known: list[int] = []
+    if isinstance(values, SparseLabels):
+        # What is painted meanwhile is not what was looked at.
+        values = values.copy()
+        boxes = labeled_boxes(values)
+        if sum(map(box_size, boxes)) < values.size:
+            known.append(values.fill)
+    else:
+        blocks = LOOKED_AT_ONCE // (BLOCK_SIZE * BLOCK_SIZE * whole[2])
+        tiles = tile_grid(whole, (BLOCK_SIZE, BLOCK_SIZE * max(1, blocks), 0))
+        boxes = [tile.write for tile in tiles]
+    places = SparseLabels(whole, np.uint8) if in_blocks else np.zeros(whole, np.uint8)
+    for number, box in enumerate(boxes, start=1):
+        places[box] = _place(np.asarray(values[box]), known, name, most)
+        yield number / len(boxes)
     # What fits with the lowest one as the unlabeled one may still be refused with another.
-    as_labels(np.array(sorted(found)), name, int(min(found)))
-    if found == {UNLABELED}:
+    as_labels(np.array(sorted(known)), name, min(known))
+    if known == [UNLABELED]:
         raise InputError(f"{name}: nothing is labeled, all values are 0")
-    return LabelValues(name, values, tuple(int(v) for v in sorted(found)), classes)
+    return LabelValues(name, places, tuple(known), classes)
 
 
-def clear(
-    labels: NDArray[Any],
+def _place(values: NDArray[Any], known: list[int], name: str, most: int) -> NDArray[np.uint8]:
+    """Return for each value which of those known it is; those that are new become known."""
+    check_integers(values, name)
+    low, high = values.min(), values.max()
+    narrow = int(high) - int(low) < NARROW
+    if narrow:
+        # Only the difference of signed ones may need a larger type than theirs.
+        over = values - low if values.dtype.kind in "uf" else np.subtract(values, low, dtype=int)
+        inverse = over.astype(np.intp, copy=False)
+        offsets = np.flatnonzero(np.bincount(inverse.ravel()))
+        found = [int(low) + offset for offset in offsets.tolist()]
+    else:
+        distinct, inverse = np.unique(values, return_inverse=True)
+        offsets = np.arange(len(distinct))
+        found = [int(value) for value in distinct.tolist()]
+    known += [value for value in found if value not in known]
+    if len(known) > most + 1:
+        raise InputError(
+            f"{name}: more than {most} different values; an annotation has one for each "
+            "class, not for each object"
+        )
+    table = np.zeros(offsets[-1] + 1, np.uint8)
+    table[offsets] = [known.index(value) for value in found]
+    placed: NDArray[np.uint8] = table[inverse.reshape(values.shape)]
+    return placed
+
+
+def clearing(
+    labels: AnyLabels,
     _: tuple[LabelClass, ...],
     corrections: Corrections,
     *,
     name: str,
     box: Region,
-) -> Act:
-    """Make an act that leaves nothing labeled in a box of an annotation.
+) -> Generator[float, None, Rewritten]:
+    """Make an act that leaves nothing labeled in a box; yield how much is done, 0 to 1.
 
     Parameters
     ----------
-    labels : integer (Z, Y, X)
+    labels : integer (Z, Y, X), numpy or ``SparseLabels``
+        The annotation.
     corrections : Corrections
     name : str
         What to call it.
@@ -144,14 +215,15 @@ def clear(
     def nothing(_: Region, before: NDArray[Any]) -> NDArray[Any]:
         return np.zeros_like(before)
 
-    act = _rewrite(name, labels, box, nothing, corrections, labels.dtype)
-    if not act.patches:
+    boxes = _labeled_in(labels, box)
+    made = yield from _rewriting(name, labels, boxes, nothing, corrections, labels.dtype)
+    if not made.changed:
         raise InputError("nothing is labeled here, so there is nothing to clear")
-    return act
+    return made
 
 
-def import_labels(
-    labels: NDArray[Any],
+def importing_labels(
+    labels: AnyLabels,
     classes: tuple[LabelClass, ...],
     corrections: Corrections,
     *,
@@ -159,14 +231,15 @@ def import_labels(
     unlabeled: int,
     others: Sequence[LabelClass],
     most: int,
-) -> Act:
+) -> Generator[float, None, Rewritten]:
     """Make an act that puts other labels over those of an annotation; where they are 0, it stays.
 
     Classes that it lacks come with them. One that still has its default name gets the given one.
+    What is yielded is how much is done, 0 to 1.
 
     Parameters
     ----------
-    labels : uint8 or uint16 (Z, Y, X)
+    labels : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
         The annotation; it becomes uint16 where there are labels above 255.
     classes : tuple of LabelClass
     corrections : Corrections
@@ -183,7 +256,8 @@ def import_labels(
     InputError
         If there are too many classes, or the annotation holds all of it already.
     """
-    ids = {i for i in given.meaning(unlabeled).values() if i != UNLABELED}
+    meaning = given.meaning(unlabeled)
+    ids = {i for i in meaning.values() if i != UNLABELED}
     # Where 0 is a class all have moved up, and the names are of other labels.
     named = {c.id: c for c in given.classes if unlabeled == UNLABELED}
     kept = [named.get(c.id, c) if c in default_classes([c.id]) else c for c in classes]
@@ -192,16 +266,21 @@ def import_labels(
         raise InputError(f"{given.name}: {len(known)} classes with these; {most} are the most")
     dtype = np.promote_types(labels.dtype, np.min_scalar_type(known[-1].id))
 
-    def put(region: Region, before: NDArray[Any]) -> NDArray[Any]:
-        new = given.labels(region, unlabeled)
-        return np.where(new == UNLABELED, before, new).astype(dtype)
+    becomes = np.array([meaning[value] for value in given.values], dtype)
 
-    act = _rewrite("import", labels, whole_region(labels.shape), put, corrections, dtype)
+    def put(region: Region, before: NDArray[Any]) -> NDArray[Any]:
+        new = becomes[given.places[region]]
+        return np.where(new == UNLABELED, before, new).astype(dtype, copy=False)
+
+    whole = whole_region(labels.shape)
+    # What is in none of the blocks is of the first value.
+    boxes = _pieces(labels, whole) if becomes[0] else _labeled_in(given.places, whole)
+    made = yield from _rewriting("import", labels, boxes, put, corrections, dtype)
     if known != classes:
-        act = replace(act, classes=known)
-    if not act.patches and act.classes is None:
+        return made._replace(act=replace(made.act, classes=known))
+    if not made.changed:
         raise InputError(f"{given.name}: the annotation holds all of these labels already")
-    return act
+    return made
 
 
 def removal(labels: AnyLabels, classes: tuple[LabelClass, ...], class_id: int, into: int) -> Act:
@@ -217,27 +296,56 @@ def removal(labels: AnyLabels, classes: tuple[LabelClass, ...], class_id: int, i
     return Act(name, labels.dtype.str, tuple(patches), left)
 
 
-def count_changed(act: Act, labels: NDArray[Any]) -> int:
-    """Return how many voxels an act would change."""
-    return sum(
-        int(np.count_nonzero(unpack(patch, act.dtype) != labels[patch.box]))
-        for patch in act.patches
-    )
+def prepare(
+    make: MakeAct, labels: AnyLabels, classes: tuple[LabelClass, ...], corrections: Corrections
+) -> Exchange:
+    """Make an act of an annotation, and prepare to put it there."""
+    act = make(labels, classes, corrections)
+    return exchange(act, labels, classes, corrections.like(act.marks))
 
 
-def _rewrite(
+def preparing(
+    make: MakeActLong, labels: AnyLabels, classes: tuple[LabelClass, ...], corrections: Corrections
+) -> Generator[float, None, Exchange]:
+    """Do what ``prepare`` does, and yield how much is done, 0 to 1."""
+    act = yield from part_of(make(labels, classes, corrections), 0, MAKING)
+    marks = corrections.like(act.marks)
+    return (yield from part_of(exchanging(act, labels, classes, marks), MAKING, 1))
+
+
+def _pieces(labels: AnyLabels, box: Region) -> list[Region]:
+    """Cut a box into pieces that labels are read and written in."""
+    if isinstance(labels, SparseLabels):
+        return [meet(block_box(index), box) for index in block_indices(box)]
+    return list(pieces(box))
+
+
+def _labeled_in(labels: AnyLabels, box: Region) -> list[Region]:
+    """Return pieces of a box that hold all that is labeled in it."""
+    if not isinstance(labels, SparseLabels):
+        return list(pieces(box))
+    return [part for block in labeled_boxes(labels) if box_size(part := meet(block, box))]
+
+
+def _rewriting(
     name: str,
-    labels: NDArray[Any],
-    box: Region,
+    labels: AnyLabels,
+    boxes: Sequence[Region],
     change: Callable[[Region, NDArray[Any]], NDArray[Any]],
     corrections: Corrections,
     dtype: np.dtype[Any],
-) -> Act:
-    """Make an act of what becomes of a box, piece by piece; what changes is no correction."""
-
-    def changes() -> Iterator[tuple[Region, NDArray[Any], NDArray[Any]]]:
-        for piece in pieces(box):
-            before = labels[piece]
-            yield piece, before, change(piece, before)
-
-    return marking_act(name, dtype, changes(), corrections, False)
+) -> Generator[float, None, Rewritten]:
+    """Make an act of what becomes of some boxes; what changes is no correction."""
+    patches: list[Patch] = []
+    marks: list[Patch] = []
+    changed = 0
+    for number, box in enumerate(boxes, start=1):
+        before = labels[box]
+        after = change(box, before)
+        act = marking_act(name, dtype, [(box, before, after)], corrections, False)
+        corrections = corrections.put(act.marks)
+        patches += act.patches
+        marks += act.marks
+        changed += int(np.count_nonzero(after != before))
+        yield number / len(boxes)
+    return Rewritten(Act(name, dtype.str, tuple(patches), marks=corrections.like(marks)), changed)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import Intensity, standardize
-from napari_volseg.data.tiles import Region, Tile, crop_around, read_block, voxels_read
+from napari_volseg.data.intensity import Intensity, read_standardized
+from napari_volseg.data.tiles import Region, Tile, crop_around, voxels_read
 from napari_volseg.inference.device import describe_device, out_of_memory, release_memory
 from napari_volseg.sparse.position import with_region_position
 
@@ -89,7 +89,7 @@ def opinions_in_passes(
 
     def tile_opinions(tile: Tile) -> Generator[None, None, Tensor]:
         read = read_to_the_end(tile.read, walk, volume.shape) if flips else tile.read
-        block = torch.from_numpy(standardize(read_block(volume, read), intensity))
+        block = torch.from_numpy(read_standardized(volume, read, intensity))
         if walk.position:
             block = with_region_position(block, read, volume.shape)
         # Its position belongs to a voxel, and is mirrored with it.

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from napari_volseg.data.annotation import LabelClass
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import saving
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import ChannelIntensity, Intensity
 from napari_volseg.models.belief import Belief
@@ -117,7 +117,7 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
 
     Raises
     ------
-    OSError
+    InputError
         If the file cannot be written.
     """
     tensors = {f"weights.{k}": v.contiguous() for k, v in checkpoint.weights.items()}
@@ -140,8 +140,11 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "evidence": asdict(checkpoint.evidence),
         "progress": dict(checkpoint.progress),
     }
-    with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"napari_volseg": json.dumps(document)})
+    with saving(Path(path)) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"napari_volseg": json.dumps(document)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def load_model(path: str | Path) -> Checkpoint:

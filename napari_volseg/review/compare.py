@@ -16,6 +16,7 @@ from napari_volseg.data.annotation import (
     count_labels,
 )
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.progress import part_of, result_of
 from napari_volseg.data.sparse_labels import (
     SparseLabels,
     is_labeled,
@@ -26,7 +27,6 @@ from napari_volseg.data.tiles import tile_grid
 from napari_volseg.review.matching import Difference, ObjectCounts, match_objects
 from napari_volseg.review.metrics import TILE, Evaluation, evaluating
 from napari_volseg.review.objects import SMALLEST, finding_objects
-from napari_volseg.review.progress import part_of, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator

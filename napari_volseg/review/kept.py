@@ -11,10 +11,10 @@ import numpy as np
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.kept import LARGE_BOX, KeptObject, kept_by, unlabeled_box
 from napari_volseg.data.parts import parts_of, put_where
+from napari_volseg.data.progress import result_of
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import box_size, meet, relative
 from napari_volseg.review.objects import FoundObject, Objects, Tally, finding_objects
-from napari_volseg.review.progress import result_of
 from napari_volseg.review.queue import LOCKED, REJECTED, UNREVIEWED
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, Annotation
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.progress import result_of
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import tile_grid
-from napari_volseg.review.progress import result_of
 from napari_volseg.review.surface_distances import collect_surfaces, distances
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import measure_intensity, standardize
-from napari_volseg.data.tiles import box_shape, meet, read_block, relative, whole_region
+from napari_volseg.data.intensity import measure_intensity, read_standardized
+from napari_volseg.data.tiles import box_shape, meet, relative, whole_region
 from napari_volseg.review.objects import check_shape
 from napari_volseg.review.room import check_room
 from napari_volseg.sparse.crops import Examples
@@ -72,7 +72,7 @@ def crop_object(
     check_room(objects.labels, inside, f"reject object {number}, or split it, then sort the others")
     channels = []
     if config.sees != "mask":
-        channels.append(standardize(read_block(volume, (z, y, x)), intensity))
+        channels.append(read_standardized(volume, (z, y, x), intensity))
     if config.sees != "image":
         channels.append(object_mask(objects, number, (z, y, x))[None])
     block = torch.from_numpy(np.concatenate(channels))

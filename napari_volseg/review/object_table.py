@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import saving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +46,14 @@ class ClassifiedVolume:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of plain values as CSV; the file appears whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Write rows of plain values as CSV; the file appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    with saving(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

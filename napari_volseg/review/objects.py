@@ -11,9 +11,9 @@ import numpy as np
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.progress import result_of
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review.components import NEIGHBORS, find_components
-from napari_volseg.review.progress import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

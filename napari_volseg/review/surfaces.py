@@ -14,7 +14,7 @@ from trimesh import Scene, Trimesh
 from trimesh.smoothing import filter_taubin
 from trimesh.util import concatenate
 
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import saving
 from napari_volseg.review.room import check_room
 
 if TYPE_CHECKING:
@@ -106,10 +106,15 @@ def write_surfaces(path: Path, meshes: Mapping[str, Trimesh]) -> None:
     ----------
     path : Path
         Ends with one of ``SURFACE_SUFFIXES``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
     """
     named = path.suffix.lower() == ".obj"
     together = Scene(dict(meshes)) if named else concatenate([*meshes.values()])  # type: ignore[arg-type]
-    with replacing(path) as temporary:
+    with saving(path) as temporary:
         together.export(temporary)  # type: ignore[no-untyped-call]
 
 

@@ -16,7 +16,7 @@ from napari_volseg.data.intensity import (
     Intensity,
     measure_intensity,
     pooled_intensity,
-    standardize,
+    read_standardized,
 )
 from napari_volseg.data.sparse_labels import (
     labeled_in_either,
@@ -24,7 +24,7 @@ from napari_volseg.data.sparse_labels import (
     labeled_positions,
     unlabeled_like,
 )
-from napari_volseg.data.tiles import Region, cut_block, read_block
+from napari_volseg.data.tiles import Region, cut_block
 from napari_volseg.sparse.hold_out import Blocks, empty_blocks, share_out
 from napari_volseg.sparse.places import HeldOutPlaces, locate_held_out, slice_axes
 from napari_volseg.sparse.stage import IGNORE
@@ -103,7 +103,7 @@ class PoolCase:
         """
         if self.standardized is not None:
             return torch.from_numpy(cut_block(self.standardized.numpy(), region))
-        return torch.from_numpy(standardize(read_block(self.volume, region), self.intensity))
+        return torch.from_numpy(read_standardized(self.volume, region, self.intensity))
 
     def labeled(self) -> tuple[Tensor, Tensor]:
         """Return the voxels to train on, int64 (N, 3), and their class index, int64 (N,)."""
@@ -249,4 +249,4 @@ def standardized_if_small(volume: Volume, intensity: Intensity) -> Tensor | None
         return None
     z, y, x = volume.shape
     whole = (slice(0, z), slice(0, y), slice(0, x))
-    return torch.from_numpy(standardize(read_block(volume, whole), intensity))
+    return torch.from_numpy(read_standardized(volume, whole, intensity))

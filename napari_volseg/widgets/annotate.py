@@ -56,7 +56,7 @@ class AnnotateStep(QWidget):
         super().__init__()
         self._session = session
         self._undo = undo
-        self._clear_import = ClearImport(session, undo, background, memory)
+        self._clear_import = ClearImport(session, undo, memory)
         self._build()
         self._bound = LayerKeys(self.keys())
         # Scrolling through a volume moves the dims many times between two frames.
@@ -110,6 +110,7 @@ class AnnotateStep(QWidget):
                 self._hint,
                 self._classes,
                 self._clear_import,
+                self._clear_import.work,
                 row(label(f"view  {TURN_KEY}"), *self._views.values(), self._place, undo_buttons),
                 self._slices,
                 row(self._complete, self._next, self._save),
@@ -129,6 +130,7 @@ class AnnotateStep(QWidget):
         self._unwatch()
         self._bound.bind()
         self._classes.stop()
+        self._clear_import.work.shutdown()
         self._between.shutdown()
         self.paint_next.shutdown()
 
@@ -208,14 +210,16 @@ class AnnotateStep(QWidget):
             control.setEnabled(self._session.annotation is not None)
 
     def _show_hint(self) -> None:
-        has_annotation = self._session.annotation is not None
-        self._hint.setText(what_to_paint(self._session.painted, has_annotation))
+        layer = self._session.annotation
+        has_annotation = layer is not None
+        voxels = 0 if layer is None else layer.data.size
+        self._hint.setText(what_to_paint(self._session.painted, has_annotation, voxels))
         self._classes.setVisible(has_annotation)
         self._slices.setVisible(has_annotation)
         self._between.setVisible(has_annotation)
 
 
-def what_to_paint(painted: Painted, has_annotation: bool) -> str:
+def what_to_paint(painted: Painted, has_annotation: bool, voxels: int) -> str:
     """Return the one piece of advice that helps most now."""
     if not has_annotation:
         return "Press New to make an annotation layer, then paint a slice."
@@ -229,6 +233,8 @@ def what_to_paint(painted: Painted, has_annotation: bool) -> str:
             "Only one class is painted. Paint a second one, or press "
             f"{COMPLETE_KEY} to make the rest of this slice background."
         )
+    if sum(painted.counts.values()) == voxels:
+        return "All of the volume is labeled. Ready to train."
     axes = {s.axis for s in painted.slices}
     if len(axes) == 1:
         view = VIEW_OF_AXIS[axes.pop()]

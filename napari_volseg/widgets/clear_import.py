@@ -11,30 +11,40 @@ from qtpy.QtWidgets import QComboBox, QFrame, QMenu
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, LabelClass
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.rewriting import LabelValues, clear, count_changed, import_labels, look_at
+from napari_volseg.data.rewriting import (
+    LabelValues,
+    Rewritten,
+    clearing,
+    importing_labels,
+    looking_at,
+)
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import slice_region, whole_region
 from napari_volseg.widgets.files import ask_for_labels
 from napari_volseg.widgets.layers import MAX_CLASSES, classes_of, noted, slice_on_view
+from napari_volseg.widgets.long_work import LongWork
 from napari_volseg.widgets.parts import button, column, count, label, named, row
 from napari_volseg.widgets.undo_buttons import UNDO_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from napari.layers import Labels
-    from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Act
-    from napari_volseg.widgets.jobs import Background
+    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
 
-    MakeAct = Callable[[NDArray[Any], tuple[LabelClass, ...], Corrections], Act]
+    MakeAct = Callable[
+        [AnyLabels, tuple[LabelClass, ...], Corrections], Generator[float, None, Rewritten]
+    ]
 
 MENU_KEY = "Shift+X"
+MORE = "\N{HORIZONTAL ELLIPSIS}"
 
 
 class ClearImport(QFrame):
@@ -43,6 +53,8 @@ class ClearImport(QFrame):
     Attributes
     ----------
     button : QPushButton
+    work : LongWork
+        A strip of its own, while that takes long.
 
     Signals
     -------
@@ -52,13 +64,10 @@ class ClearImport(QFrame):
 
     wanted = Signal()
 
-    def __init__(
-        self, session: Session, undo: Undo, background: Background, memory: Memory
-    ) -> None:
+    def __init__(self, session: Session, undo: Undo, memory: Memory) -> None:
         super().__init__()
         self._session = session
         self._undo = undo
-        self._background = background
         self._memory = memory
         self._asked: tuple[Labels, LabelValues] | None = None
         self.button = button(
@@ -68,6 +77,9 @@ class ClearImport(QFrame):
             "layer. Undo takes it back.",
         )
         self.button.clicked.connect(self.open_menu)
+        self.work = LongWork("this change", "Leave the annotation as it is.")
+        self.work.cancelled.connect(self._say_cancelled)
+        self._worked_on: Labels | None = None
         self._build()
         session.changed.annotation.connect(self._show)
         self._show()
@@ -112,8 +124,8 @@ class ClearImport(QFrame):
         entries: list[tuple[str, Callable[[], None]]] = [
             ("&Clear slice", self.clear_slice),
             ("Clear &all", self.clear_all),
-            ("&Import labels\N{HORIZONTAL ELLIPSIS}", self.import_file),
-            ("Import an OME-&Zarr folder\N{HORIZONTAL ELLIPSIS}", partial(self.import_file, True)),
+            (f"&Import labels{MORE}", self.import_file),
+            (f"Import an OME-&Zarr folder{MORE}", partial(self.import_file, True)),
         ]
         others = [x for x in self._session.labels() if x is not layer]
         for other in others:
@@ -141,15 +153,17 @@ class ClearImport(QFrame):
             show_warning(str(error))
             return
         box = slice_region(layer.data.shape, axis, index)
-        where = f" in {VIEW_OF_AXIS[axis]} slice {index}"
-        self._do(layer, partial(clear, name="clear slice", box=box), "cleared", where)
+        place = f"{VIEW_OF_AXIS[axis]} slice {index}"
+        self.work.say(f"Clearing {place}{MORE}")
+        self._do(layer, partial(clearing, name="clear slice", box=box), "cleared", f" in {place}")
 
     def clear_all(self) -> None:
         """Leave nothing labeled."""
         layer = self._session.annotation
         if layer is not None:
             box = whole_region(layer.data.shape)
-            self._do(layer, partial(clear, name="clear all", box=box), "cleared")
+            self.work.say(f"Clearing all that is painted{MORE}")
+            self._do(layer, partial(clearing, name="clear all", box=box), "cleared")
 
     def import_file(self, folder: bool = False) -> None:
         """Ask for a file of labels, or for a folder that is one, and import it."""
@@ -157,8 +171,7 @@ class ClearImport(QFrame):
         path = None if layer is None else ask_for_labels(self, self._memory, folder=folder)
         if layer is None or path is None:
             return
-        self._session.viewer.status = f"Reading {path.name}"
-        self._run(layer, _read, path, layer.data.shape)
+        self._look(layer, path.name, partial(_read, path))
 
     def import_layer(self, other: Labels) -> None:
         """Import what another labels layer holds now."""
@@ -167,11 +180,31 @@ class ClearImport(QFrame):
             return
         # Those of a layer that is not ours are napari's: nobody said what its values mean.
         classes = classes_of(other) if "classes" in noted(other) else ()
-        self._run(layer, _look_at_copy, other.data, other.name, layer.data.shape, classes)
+        self._look(layer, other.name, partial(looking_at, other.data, classes=classes))
 
-    def _run(self, layer: Labels, read: Callable[..., LabelValues], *arguments: Any) -> None:
-        take = partial(self._take, layer)
-        self._background.run(read, *arguments, done=take, failed=self._end_status)
+    def _look(
+        self, layer: Labels, name: str, look: Callable[..., Generator[float, None, LabelValues]]
+    ) -> None:
+        if not self._begin(layer):
+            return
+        self.work.say(f"Reading {name}{MORE}")
+        self._session.viewer.status = f"Reading {name}"
+        in_blocks = isinstance(layer.data, SparseLabels)
+        shape = layer.data.shape
+        look = partial(look, name=name, shape=shape, most=MAX_CLASSES, in_blocks=in_blocks)
+        self.work.run(look, done=partial(self._take, layer), failed=self._end_status)
+
+    def _begin(self, layer: Labels) -> bool:
+        """Whether work on a layer may begin; if not, say why."""
+        if self.work.working or self._undo.working:
+            show_info("what was done before is not finished yet; try again in a moment")
+            return False
+        self._close()
+        self._worked_on = layer
+        return True
+
+    def _say_cancelled(self) -> None:
+        self._session.viewer.status = "Cancelled: the annotation is as it was"
 
     def _end_status(self) -> None:
         self._session.viewer.status = ""
@@ -179,8 +212,6 @@ class ClearImport(QFrame):
     def _take(self, layer: Labels, given: LabelValues) -> None:
         """Import what was read, or ask which of its values is the unlabeled one."""
         self._end_status()
-        if layer is not self._session.annotation:
-            return
         if given.classes:
             self._put(layer, given, UNLABELED)
             return
@@ -203,30 +234,30 @@ class ClearImport(QFrame):
     def _put(self, layer: Labels, given: LabelValues, unlabeled: int) -> None:
         others = () if self._session.prediction is None else classes_of(self._session.prediction)
         make = partial(
-            import_labels, given=given, unlabeled=unlabeled, others=others, most=MAX_CLASSES
+            importing_labels, given=given, unlabeled=unlabeled, others=others, most=MAX_CLASSES
         )
+        self.work.say(f"Importing {given.name}{MORE}")
         self._do(layer, make, "imported", f" from {given.name}")
 
     def _do(self, layer: Labels, make: MakeAct, verb: str, where: str = "") -> None:
         """Do something as one act, and say how many voxels it changed."""
-        if self._undo.working:
-            show_info("what was done before is not finished yet; try again in a moment")
+        if not self._begin(layer):
             return
         changed: list[int] = []
 
         def make_act(
-            labels: NDArray[Any], classes: tuple[LabelClass, ...], corrections: Corrections
-        ) -> Act:
-            act = make(labels, classes, corrections)
-            changed[:] = [count_changed(act, labels)]
-            return act
+            labels: AnyLabels, classes: tuple[LabelClass, ...], corrections: Corrections
+        ) -> Generator[float, None, Act]:
+            made = yield from make(labels, classes, corrections)
+            changed[:] = [made.changed]
+            return made.act
 
         def deliver(put: Callable[[], None]) -> None:
             put()
             what = f"{count(changed[0])} voxels {verb}{where}"
             self._session.viewer.status = f"{what}; {UNDO_KEY} takes it back"
 
-        self._undo.do(layer, make_act, deliver)
+        self._undo.do_long(layer, make_act, self.work, deliver)
 
     def _show_meaning(self) -> None:
         self._import.setEnabled(False)
@@ -255,18 +286,13 @@ class ClearImport(QFrame):
         if self._asked is not None and self._asked[0] is not layer:
             self._asked = None
         self.setVisible(self._asked is not None)
+        if self._worked_on is not layer:
+            self.work.cancel()
 
 
-def _read(path: Path, shape: Sequence[int]) -> LabelValues:
+def _read(path: Path, **options: Any) -> Generator[float, None, LabelValues]:
     """Read a file of labels that is to be imported."""
-    from napari_volseg.data.files import read_values
+    from napari_volseg.data.files import open_values
 
-    values, classes = read_values(path)
-    return look_at(values, path.name, shape, MAX_CLASSES, classes)
-
-
-def _look_at_copy(
-    values: Any, name: str, shape: Sequence[int], classes: tuple[LabelClass, ...]
-) -> LabelValues:
-    # What is painted there later is not what was looked at.
-    return look_at(values.copy(), name, shape, MAX_CLASSES, classes)
+    values, classes = open_values(path)
+    return (yield from looking_at(values, classes=classes, **options))

@@ -124,14 +124,15 @@ class VolSegDock(QWidget):
 
     def _connect(self) -> None:
         changed = self.session.changed
-        changed.image.connect(self._show_page)
+        for signal in (changed.image, changed.busy):
+            signal.connect(self._show_page)
         for signal in (changed.annotation, changed.prediction):
             signal.connect(self._bind)
         self._bind()
         for signal in (changed.image, changed.layers):
             signal.connect(self._bind_images)
         self._bind_images()
-        for signal in (changed.painted, changed.model, changed.prediction, changed.busy):
+        for signal in (changed.painted, changed.model, changed.prediction):
             signal.connect(self._show_figures)
         self._journaling.state.connect(self.header.show_saved)
         self.undo.changed.connect(self._journaling.keep)
@@ -220,7 +221,8 @@ class VolSegDock(QWidget):
         self._show_page()
 
     def _show_page(self) -> None:
-        empty = self.session.image is None
+        # Whoever took the image away can still stop what is at work.
+        empty = self.session.image is None and not self.session.busy
         helping = not self._help.isHidden()
         self.samples.setVisible(empty and not helping)
         self._bar.setVisible(not empty)

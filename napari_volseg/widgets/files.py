@@ -17,6 +17,9 @@ LABEL_SUFFIXES = {
     ".zarr": "OME-Zarr",
     ".npy": "NumPy",
 }
+LONGEST_STEM = 60
+"""Characters; some take four bytes, and 255 bytes is the longest name that systems take."""
+
 LABEL_FILES = "Labels (*.tif *.tiff *.nii *.nii.gz *.npy)"
 SURFACE_SUFFIXES = {".stl": "STL", ".obj": "Wavefront OBJ", ".ply": "PLY"}
 MODEL_SUFFIXES = {".volseg": "VolSeg model"}
@@ -28,11 +31,16 @@ def ask_where_to_save(
     """Ask for a file to write; None if the user thinks better of it.
 
     A name without a known suffix gets that of the chosen format.
+
+    Parameters
+    ----------
+    stem : str
+        What to call it; what file systems do not take is left out.
     """
     filters = {f"{words} (*{suffix})": suffix for suffix, words in suffixes.items()}
     preferred = memory.get("format", "")
     chosen = next((f for f, suffix in filters.items() if suffix == preferred), next(iter(filters)))
-    start = Path(memory.get("folder", "")) / f"{stem}{filters[chosen]}"
+    start = Path(memory.get("folder", "")) / f"{file_stem(stem)}{filters[chosen]}"
     name, picked = QFileDialog.getSaveFileName(
         parent, title, str(start), ";;".join(filters), chosen
     )
@@ -46,6 +54,14 @@ def ask_where_to_save(
     if suffix in LABEL_SUFFIXES:
         memory.set("format", suffix)
     return Path(name)
+
+
+def file_stem(name: str) -> str:
+    """Return a name as part of a file's name on any system."""
+    kept = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in name)
+    kept = kept.strip(" .") or "volume"
+    # The end says what it is of the volume.
+    return kept if len(kept) <= LONGEST_STEM else kept[: LONGEST_STEM - 20] + kept[-20:]
 
 
 def ask_what_to_open(

@@ -326,6 +326,7 @@ def mark_complete(viewer: ViewerModel, layer: Labels) -> int:
     unlabeled = layer.data[slice_region(layer.data.shape, axis, index)] == UNLABELED
     if not unlabeled.any():
         return 0
+    _show(layer)
     start = np.array(np.unravel_index(unlabeled.argmax(), unlabeled.shape))
     start[axis] = index
     before = (layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels)
@@ -380,5 +381,11 @@ def set_voxels(
     found = zip(np.nonzero(where), region, strict=True)
     indices = tuple(positions + side.start for positions, side in found)
     if len(indices[0]):
+        _show(layer)
         layer.data_setitem(indices, labels[where].astype(layer.data.dtype))
     return len(indices[0])
+
+
+def _show(layer: Labels) -> None:
+    """Let what is to be written be seen; napari fails to write into what it never drew."""
+    layer.visible = True

@@ -93,7 +93,10 @@ class ObjectsPanel(QWidget):
     def _on_annotation(self) -> None:
         if self.queue.reviewing.forgotten:
             self.forget()
-            say(self._found, "This annotation has verdicts of its own; find the objects again.")
+            whose = "This annotation has verdicts of its own"
+            gone = "The annotation is gone, and its verdicts with it"
+            why = gone if self._session.annotation is None else whose
+            say(self._found, f"{why}; find the objects again.")
 
     def forget(self) -> None:
         """Forget the objects: the prediction they were found in is gone, or another one now."""

@@ -110,6 +110,7 @@ class Session:
         self.image_refusal = ""
         self.annotation: Labels | None = None
         self.annotation_refusal = ""
+        self._refused: Labels | None = None
         self.painted = Painted()
         self.model: Model | None = None
         self.prediction: Labels | None = None
@@ -125,6 +126,7 @@ class Session:
         """Listen to the viewer no more, and tell nothing more."""
         self.changed.block()
         self._follow_image(None)
+        self._follow_refused(None)
         events = self.viewer.layers.events
         events.inserted.disconnect(self._on_inserted)
         events.removed.disconnect(self._on_removed)
@@ -190,11 +192,13 @@ class Session:
     def choose_annotation(self, layer: Labels | None) -> None:
         """Paint into this labels layer, or into none."""
         self.annotation, self.annotation_refusal, self.painted = None, "", Painted()
+        self._follow_refused(None)
         if layer is not None and self.volume is not None:
             try:
                 check_annotation(layer, self.volume)
             except InputError as error:
                 self.annotation_refusal = str(error)
+                self._follow_refused(layer)
             else:
                 self.annotation = layer
                 note(layer, role=ANNOTATION)
@@ -207,6 +211,17 @@ class Session:
         self.changed.annotation.emit()
         self.changed.classes.emit()
         self.changed.painted.emit()
+
+    def _follow_refused(self, layer: Labels | None) -> None:
+        """Look again at a layer that was refused as soon as it holds other data."""
+        if self._refused is not None:
+            self._refused.events.data.disconnect(self._on_refused_edited)
+        self._refused = layer
+        if layer is not None:
+            layer.events.data.connect(self._on_refused_edited)
+
+    def _on_refused_edited(self, event: Any) -> None:
+        self.choose_annotation(self._refused)
 
     def start_annotation(self) -> Labels:
         """Make an empty annotation of the volume, with the brush ready for its first class.
@@ -292,6 +307,7 @@ class Session:
         known = self.classes_with(painted.counts)
         if len(known) > MAX_CLASSES:
             self.choose_annotation(None)
+            self._follow_refused(layer)
             self.annotation_refusal = (
                 f"{layer.name} holds {len(painted.counts)} labels, more than {MAX_CLASSES} "
                 "classes; an annotation has one label for each class, not for each object"
@@ -372,7 +388,7 @@ class Session:
         self.changed.layers.emit()
         if layer is self.prediction:
             self.set_prediction(None)
-        if layer is self.annotation:
+        if layer is self.annotation or layer is self._refused:
             self.choose_annotation(None)
         if layer is self.image:
             same = [x for x in self.images() if noted(x).get("volume") is self.volume]

@@ -14,12 +14,10 @@ import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
-from napari_volseg.data.annotation import VIEW_OF_AXIS
 from napari_volseg.data.corrections import Corrections
 from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
-from napari_volseg.data.rewriting import removal
+from napari_volseg.data.rewriting import prepare, preparing, removal
 from napari_volseg.data.sparse_labels import changed_boxes
-from napari_volseg.data.tiles import box_shape
 from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.layers import (
     classes_of,
@@ -27,26 +25,28 @@ from napari_volseg.widgets.layers import (
     note,
     noted,
     set_classes,
-    show_slice,
-    visible_slice,
 )
+from napari_volseg.widgets.place import show_box
 from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.verdicts import corrections_of, review_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from napari.components import ViewerModel
     from napari.layers import Labels
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
     from napari_volseg.data.history import Patch
     from napari_volseg.data.kept import KeptObject
+    from napari_volseg.data.rewriting import MakeAct, MakeActLong
     from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.widgets.jobs import Background
+    from napari_volseg.widgets.long_work import LongWork
     from napari_volseg.widgets.session import Session
+
+    Deliver = Callable[[Callable[[], None]], None]
 
 AT_ONCE_VOXELS = 128**3
 """Larger acts are undone in the background, so that the window stays fluid."""
@@ -114,8 +114,8 @@ class Undo(QObject):
     def do(
         self,
         layer: Labels,
-        make: Callable[[AnyLabels, tuple[LabelClass, ...], Corrections], Act],
-        deliver: Callable[[Callable[[], None]], None] = lambda put: put(),
+        make: MakeAct,
+        deliver: Deliver = lambda put: put(),
     ) -> None:
         """Change labels, classes or both at many places, as one act.
 
@@ -129,29 +129,49 @@ class Undo(QObject):
         deliver : callable (put), optional
             Called when the act is ready; it calls ``put()``, unless that is not wanted any more.
         """
-        history, labels, classes = history_of(layer), layer.data, classes_of(layer)
-        corrections = corrections_of(layer)
-        self._working = True
+        run = partial(self._background.run, prepare, make, *_found_in(layer))
+        self._do(layer, run, deliver, partial(self.do, layer, make, deliver))
 
-        def prepare() -> Exchange:
-            act = make(labels, classes, corrections)
-            return exchange(act, labels, classes, corrections.like(act.marks))
+    def do_long(
+        self,
+        layer: Labels,
+        make: MakeActLong,
+        work: LongWork,
+        deliver: Deliver = lambda put: put(),
+    ) -> None:
+        """Do what ``do`` does where it may take long: it can be seen, and cancelled.
+
+        Parameters
+        ----------
+        layer, deliver
+            As of ``do``.
+        make : callable (labels, classes, corrections)
+            As of ``do``, but a generator of how much is done, 0 to 1, that returns the act.
+        work : LongWork
+            Runs it.
+        """
+        run = partial(work.run, partial(preparing, make, *_found_in(layer)))
+        self._do(layer, run, deliver, partial(self.do_long, layer, make, work, deliver))
+
+    def _do(
+        self,
+        layer: Labels,
+        run: Callable[..., None],
+        deliver: Deliver,
+        again: Callable[[], None],
+    ) -> None:
+        history = history_of(layer)
+        self._working = True
 
         def put(ready: Exchange) -> None:
             self._put(layer, ready, history.done(ready.opposite))
             self._session.viewer.status = f"Done: {ready.act.name}"
 
-        self._background.run(
-            prepare,
-            done=partial(
-                self._deliver,
-                layer,
-                history,
-                lambda ready: deliver(partial(put, ready)),
-                partial(self.do, layer, make, deliver),
-            ),
-            failed=self._rest,
-        )
+        def hand_over(ready: Exchange) -> None:
+            deliver(partial(put, ready))
+
+        done = partial(self._deliver, layer, history, hand_over, again)
+        run(done=done, failed=self._rest)
 
     def say(
         self,
@@ -193,7 +213,10 @@ class Undo(QObject):
         self.do(layer, lambda labels, classes, _: removal(labels, classes, class_id, into))
 
     def _move(self, layer: Labels | None, *, back: bool) -> None:
-        if layer not in self._data or self._working or _hand_is_down():
+        if layer not in self._data or _hand_is_down():
+            return
+        if self._working:
+            self._session.viewer.status = "What was done last is not finished yet"
             return
         history = history_of(layer)
         acts = history.undoable if back else history.redoable
@@ -364,26 +387,9 @@ class Undo(QObject):
             self.recorded.emit(layer, back)
 
 
-def show_box(viewer: ViewerModel, layer: Labels, box: Region) -> str:
-    """Show a slice that goes through a box of a layer, unless the one on view does.
-
-    Returns
-    -------
-    str
-        Where the box is, as "xy slice 31".
-    """
-    seen = visible_slice(viewer, layer)
-    sides = box_shape(box)
-    axis = int(np.argmin(sides))
-    # In what is as thin both ways, the view stays.
-    if seen and (sides[seen[0]] == 1 or sides[axis] > 1):
-        axis = seen[0]
-    if seen and not box[seen[0]].start <= seen[1] < box[seen[0]].stop:
-        show_slice(viewer, layer, axis, box[axis].start + sides[axis] // 2)
-    if sides == tuple(layer.data.shape):
-        return "the whole volume"
-    view, first, last = VIEW_OF_AXIS[axis], box[axis].start, box[axis].stop - 1
-    return f"{view} slice {first}" if first == last else f"{view} slices {first} to {last}"
+def _found_in(layer: Labels) -> tuple[AnyLabels, tuple[LabelClass, ...], Corrections]:
+    """Return what an act is made from."""
+    return layer.data, classes_of(layer), corrections_of(layer)
 
 
 def _hand_is_down() -> bool:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import replacing, saving
+from napari_volseg.data.errors import InputError
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
@@ -38,3 +41,18 @@ def test_a_failure_leaves_what_was_there(tmp_path, folder):
         raise RuntimeError("stop")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_why_a_file_cannot_be_saved_is_said_in_one_line(tmp_path):
+    path = tmp_path / "none" / "a.csv"
+    with pytest.raises(InputError, match="no such folder"), saving(path):
+        raise AssertionError("it began")
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(InputError, match=r"a\.csv: cannot be written \(No space") as raised:
+        with saving(path) as temporary:
+            temporary.write_text("half")
+            raise full
+    assert raised.value.__cause__ is full
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

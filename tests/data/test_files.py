@@ -222,6 +222,19 @@ def test_a_folder_that_is_missing_is_refused(tmp_path, suffix):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    path = tmp_path / "results.zarr"
+    path.mkdir()
+    (path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"results\.zarr: a folder with other files in it"):
+        write_labels(path, LABELS, VOLUME)
+    assert (path / "mine.txt").read_text() == "mine"
+    (path / "mine.txt").unlink()
+    for _ in range(2):
+        write_labels(path, LABELS, VOLUME)
+    np.testing.assert_array_equal(read_annotation(path).labels, LABELS)
+
+
 def test_labels_must_fit_the_volume_and_the_classes(tmp_path):
     path = tmp_path / "mask.nii"
     with pytest.raises(InputError, match=r"mask\.nii: labels of shape \(3, 4, 4\)"):

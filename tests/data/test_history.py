@@ -17,8 +17,9 @@ from napari_volseg.data.history_log import HISTORY, HistoryLog, read_history
 from napari_volseg.data.journal import open_journal, recoverable
 from napari_volseg.data.journal_log import JournalHeader
 from napari_volseg.data.kept import KeptObject
+from napari_volseg.data.progress import result_of
 from napari_volseg.data.review_state import ReviewState
-from napari_volseg.data.rewriting import clear, import_labels, look_at
+from napari_volseg.data.rewriting import clearing, importing_labels, looking_at
 from napari_volseg.data.tiles import whole_region
 from napari_volseg.review.kept import said_after
 
@@ -170,17 +171,23 @@ def random_act(rng):
         case "import":
             values = np.zeros(SHAPE, np.uint8)
             values[plane] = value + 1
-            given = look_at(values, "a file", SHAPE, 32)
+            given = result_of(looking_at(values, "a file", SHAPE, 32, in_blocks=False))
             choices = {"given": given, "unlabeled": 0, "others": (), "most": 32}
-            return lambda now: import_labels(now.labels, now.classes, now.corrections, **choices)
+            return lambda now: act_of(
+                importing_labels(now.labels, now.classes, now.corrections, **choices)
+            )
         case "clear":
             box = everything if value else plane
-            return lambda now: clear(now.labels, (), now.corrections, name=kind, box=box)
+            return lambda now: act_of(clearing(now.labels, (), now.corrections, name=kind, box=box))
         case "type":
             dtype = rng.choice([np.uint8, np.uint16, ">u2"])
             return edit(kind, everything, lambda x: x.astype(dtype))
         case _:
             return review(rng, kind)
+
+
+def act_of(making):
+    return result_of(making).act
 
 
 def changed_classes(name, change):

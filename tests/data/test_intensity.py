@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from napari_volseg.data import intensity
-from napari_volseg.data.intensity import measure_intensity
+from napari_volseg.data.errors import InputError
+from napari_volseg.data.intensity import measure_intensity, read_standardized, standardize
 from napari_volseg.data.volume import Volume
 
 
@@ -48,3 +49,20 @@ def test_no_value_that_is_not_finite_goes_unnoticed_in_what_is_read(waves):
     waves[3, 299, 399] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
         measure_intensity(Volume(waves[None], name="w"))
+
+
+def test_what_is_not_finite_is_found_where_it_is_read(waves):
+    volume = Volume(np.stack([waves, waves]), name="w")
+    measured = measure_intensity(volume)
+    volume.image[1, 2, 5, 5] = np.inf
+    region = (slice(-4, 1), slice(0, 9), slice(0, 9))
+    with pytest.raises(InputError, match=r"w: channel 1 .* infinite values, in xy slice 2"):
+        read_standardized(volume, region, measured)
+    beside = (slice(3, 9), slice(0, 9), slice(0, 9))
+    expected = standardize(volume.image[(slice(None), *beside)], measured)
+    np.testing.assert_array_equal(read_standardized(volume, beside, measured), expected)
+
+
+def test_values_too_large_for_a_network_are_refused():
+    with pytest.raises(InputError, match="v: channel 0 holds values of 1e\\+200; divide"):
+        measure_intensity(Volume(np.full((1, 3, 4, 5), 1e200), name="v"))

@@ -163,6 +163,8 @@ def test_a_failure_is_reported_and_mended(tmp_path, caplog):
     assert not writer.wait_for(writer.note(hurry=True), 60)
     assert "journal" in writer._report[-1][2]
     assert "could not journal kidney" in caplog.text
+    # In words, without the system's number.
+    assert writer._report[-1][2] == f"File exists: {folder}"
     folder.unlink()
     assert writer.wait_for(writer.note(hurry=True), 60)
     assert writer._report[-1][1:] == (True, "")

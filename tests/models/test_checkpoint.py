@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
@@ -108,7 +109,24 @@ def test_a_failed_write_leaves_the_old_model(checkpoint, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("napari_volseg.models.checkpoint.save_file", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         save_model(checkpoint, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_to_is_told(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        save_model(checkpoint, tmp_path / "none" / "a.volseg")
+    (tmp_path / "a.volseg").mkdir()
+    with pytest.raises(InputError, match=r"a\.volseg: cannot be written"):
+        save_model(checkpoint, tmp_path / "a.volseg")
+
+
+def test_what_the_library_cannot_write_is_told(checkpoint, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("napari_volseg.models.checkpoint.save_file", full)
+    with pytest.raises(InputError, match=r"a\.volseg: cannot be written \(No space left"):
+        save_model(checkpoint, tmp_path / "a.volseg")

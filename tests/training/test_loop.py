@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from napari_volseg.data import intensity
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import predict_volume
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import load_model, save_model
+from napari_volseg.sparse import pool
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.stage import Stage, warmup_cosine
 from napari_volseg.training.budget import Budget, plan_budget
@@ -341,3 +343,14 @@ def test_a_long_preparation_takes_no_steps_from_a_stage_of_few():
 def test_steps_that_a_limit_leaves_go_to_the_next_stages():
     stages = (limited(10), limited(0), limited(0))
     assert plan_budget(TrainingConfig(steps=100), stages).steps == (10, 45, 45)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_values_that_are_not_finite_are_met_where_nobody_looked_before(monkeypatch, cached):
+    if not cached:
+        monkeypatch.setattr(pool, "CACHE_BYTES", 0)
+    monkeypatch.setattr(intensity, "SAMPLED_PLANES", 2)
+    case = make_case(name="holes")
+    case.volume.image[0, 5] = np.nan
+    with pytest.raises(InputError, match=r"holes: channel 0 .* in xy slice 5"):
+        list(train(case, TrainingConfig(steps=20, device="cpu")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from qtpy.QtWidgets import QMenu
 
 from napari_volseg.data.annotation import LabelClass, default_classes
 from napari_volseg.data.files import write_labels
+from napari_volseg.widgets import clear_import, long_work
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import classes_of, history_of, set_classes, show_slice
 from napari_volseg.widgets.recovery import RecoveryStrip
 from tests.widgets.conftest import SHAPE, close
-from tests.widgets.hands import add_volume, canvas, find, pick, press, wait_until
+from tests.widgets.hands import add_volume, canvas, find, live, pick, press, wait_until
 from tests.widgets.test_undo import state
 
 NAMED = (
@@ -29,6 +31,45 @@ NAMED = (
 
 def acts(dock):
     return len(history_of(dock.session.annotation).undoable)
+
+
+class Gate:
+    """Holds a generator of the import after its first step, until it is opened."""
+
+    def __init__(self, monkeypatch, step):
+        self._open = threading.Event()
+        self.steps = 0
+        self.finished = False
+        work = getattr(clear_import, step)
+
+        def held(*arguments, **options):
+            going = work(*arguments, **options)
+            done = next(going)
+            yield done
+            self.steps += 1
+            self._open.wait(20)
+            result = yield from going
+            self.finished = True
+            return result
+
+        monkeypatch.setattr(clear_import, step, held)
+        monkeypatch.setattr(long_work, "SHOW_AFTER_MS", 0)
+
+    def open(self):
+        self._open.set()
+
+
+def start_held(dock, choose, folder, monkeypatch, step):
+    """Begin to import a file, or to clear all, and wait until it is held at a step of it."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[5], labels[20] = 2, 9
+    write_labels(folder / "other.ome.tif", labels, dock.session.volume, NAMED)
+    choose(folder / "other.ome.tif")
+    gate = Gate(monkeypatch, step)
+    pick(dock, "Clear all" if step == "clearing" else "Import labels")
+    bar = find(dock, "progress of this change")
+    wait_until(lambda: bar.isVisible() and gate.steps == 1 and bar.maximum() == 100, "it is seen")
+    return gate, bar
 
 
 def pick_and_wait(dock, text):
@@ -66,7 +107,7 @@ def test_all_is_cleared_and_what_is_empty_is_not(viewer, painted, monkeypatch):
     assert [c.id for c in painted.session.classes] == [1, 2, 3], "the classes stay"
     wait_until(lambda: not painted.session.painted.slices, "nothing is painted")
     said = []
-    monkeypatch.setattr("napari_volseg.widgets.jobs.show_warning", said.append)
+    monkeypatch.setattr("napari_volseg.widgets.long_work.show_warning", said.append)
     pick(painted, "Clear slice")
     wait_until(lambda: said != [], "it is said that nothing is there")
     assert "nothing to clear" in said[0] and acts(painted) == 1
@@ -164,6 +205,84 @@ def test_an_import_can_be_called_off(viewer, painted, choose, tmp_path):
     assert acts(painted) == 0
 
 
+LONG = {
+    "looking_at": "Reading other.ome.tif",
+    "importing_labels": "Importing other.ome.tif",
+    "clearing": "Clearing all that is painted",
+}
+
+
+@pytest.mark.parametrize("step", LONG)
+def test_what_takes_long_is_seen_and_can_be_cancelled(
+    viewer, painted, choose, tmp_path, monkeypatch, no_errors, step
+):
+    layer, classes = painted.session.annotation, painted.session.classes
+    before = state(layer)
+    gate, bar = start_held(painted, choose, tmp_path, monkeypatch, step)
+    assert find(painted, "what this change is").text() == f"{LONG[step]}\N{HORIZONTAL ELLIPSIS}"
+    pick(painted, "Clear slice")
+    painted.undo.undo()
+    press(painted, "cancel this change")
+    assert not bar.isVisible() and not painted.undo.working
+    gate.open()
+    wait_until(lambda: not painted.annotate._clear_import.work._job.running, "it ends")
+    live(0.05)
+    assert state(layer) == before and acts(painted) == 0
+    assert painted.session.classes == classes
+    assert viewer.status == "Cancelled: the annotation is as it was"
+    pick_and_wait(painted, "Import labels")
+    assert (layer.data[20] == 9).all() and not bar.isVisible()
+
+
+def test_what_is_painted_while_labels_are_imported_is_kept(
+    viewer, painted, choose, tmp_path, monkeypatch, no_errors
+):
+    layer = painted.session.annotation
+    gate, bar = start_held(painted, choose, tmp_path, monkeypatch, "importing_labels")
+    layer.data_setitem((np.array([8]), np.array([30]), np.array([31])), 3)
+    layer.data_setitem((np.array([5]), np.array([30]), np.array([31])), 3)
+    gate.open()
+    wait_until(lambda: acts(painted) == 3, "it is imported")
+    assert layer.data[8, 30, 31] == 3, "painted where nothing is imported"
+    assert layer.data[5, 30, 31] == 2, "imported over what was painted"
+    wait_until(lambda: not bar.isVisible(), "the strip goes")
+
+
+@pytest.mark.parametrize("end", ["removed", "another", "closed"])
+def test_an_import_ends_with_its_annotation(
+    viewer, painted, choose, tmp_path, monkeypatch, no_errors, end
+):
+    layer = painted.session.annotation
+    before = layer.data.copy()
+    gate, bar = start_held(painted, choose, tmp_path, monkeypatch, "importing_labels")
+    if end == "removed":
+        viewer.layers.remove(layer)
+    elif end == "another":
+        press(painted, "new annotation")
+    else:
+        painted.shutdown()
+    assert not bar.isVisible()
+    gate.open()
+    live(0.2)
+    assert np.array_equal(layer.data, before)
+
+
+def test_an_error_of_an_import_leaves_nothing_stuck(qtbot, painted, choose, tmp_path, monkeypatch):
+    def without_memory(*_, **__):
+        yield 0.5
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(clear_import, "importing_labels", without_memory)
+    labels = np.full(SHAPE, 2, np.uint8)
+    write_labels(tmp_path / "a.tif", labels, painted.session.volume, NAMED)
+    choose(tmp_path / "a.tif")
+    with qtbot.capture_exceptions() as raised:
+        pick(painted, "Import labels")
+        wait_until(lambda: raised != [], "it is told")
+    wait_until(lambda: not painted.annotate._clear_import.work.working, "it is over")
+    assert not painted.undo.working and acts(painted) == 0
+
+
 def test_labels_above_255_make_room_for_themselves(painted, choose, tmp_path, no_errors):
     layer, before = painted.session.annotation, state(painted.session.annotation)
     values = np.zeros(SHAPE, np.uint16)
@@ -200,15 +319,14 @@ def test_a_zarr_folder_and_another_layer_are_imported(viewer, painted, choose, t
     ("values", "why"),
     [
         (np.ones((2, 3, 4), np.uint8), "import labels of this image"),
-        (np.random.default_rng(0).random(SHAPE), "one for each class"),
+        (np.random.default_rng(0).random(SHAPE), "fractions"),
         (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 50, "one for each class"),
         (np.zeros(SHAPE, np.uint8), "nothing is labeled"),
-        (np.full(SHAPE, 0.5), "fractions"),
     ],
 )
 def test_what_cannot_be_imported_is_refused(painted, choose, tmp_path, monkeypatch, values, why):
     said = []
-    monkeypatch.setattr("napari_volseg.widgets.jobs.show_warning", said.append)
+    monkeypatch.setattr("napari_volseg.widgets.long_work.show_warning", said.append)
     np.save(tmp_path / "a.npy", values)
     choose(tmp_path / "a.npy")
     pick(painted, "Import labels")

@@ -195,11 +195,14 @@ def test_advice_changes_with_what_is_painted(on_phantom):
     for plane, advice in (
         ((3, slice(2, 9), slice(2, 9)), "Only one class"),
         ((3, slice(12, 19), slice(2, 9)), "All slices are xy: one xz or yz"),
-        ((slice(3, 9), 30, slice(2, 9)), "Ready to train"),
+        ((slice(3, 9), 30, slice(2, 9)), "Ready to train. More slices"),
     ):
         layer.data[plane] = 1 if "All" in advice else 2
         layer.refresh()
         wait_until(lambda advice=advice: advice in hint.text(), advice)
+    layer.data[layer.data == 0] = 1
+    layer.refresh()
+    wait_until(lambda: "All of the volume is labeled" in hint.text(), "it is said")
 
 
 def test_labels_that_were_replaced_are_looked_at_anew(painted):
@@ -377,8 +380,9 @@ def test_layers_deleted_in_mid_training(viewer, painted, stand_in, no_errors, go
         viewer.layers.remove(getattr(painted.session, gone))
     seen = stand_in.steps
     wait_until(lambda: stand_in.steps > seen + 5, "training goes on")
-    painted.train.stop()
+    press(painted, "stop training")
     wait_until(lambda: not painted.train.job.running, "it stops")
+    assert painted.samples.isVisible() == (painted.session.image is None)
 
 
 def test_layers_renamed_in_mid_training(painted, stand_in, no_errors):

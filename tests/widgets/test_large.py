@@ -22,6 +22,7 @@ from napari_volseg.widgets.recovery import RecoveryStrip
 from napari_volseg.widgets.review import OBJECTS
 from tests.widgets.conftest import close
 from tests.widgets.hands import find, live, paint, press, wait_until
+from tests.widgets.test_clear_import import acts, pick_and_wait, start_held
 
 pytestmark = pytest.mark.usefixtures("all_is_large")
 
@@ -108,6 +109,43 @@ def test_what_is_painted_is_undone_kept_and_restored(
         wait_until(lambda: not again.findChildren(RecoveryStrip), "it is handed over")
     finally:
         close(again)
+
+
+@pytest.mark.parametrize("step", ["looking_at", "importing_labels", "clearing"])
+def test_labels_are_imported_and_cleared_or_that_is_cancelled(
+    painted_apart, choose, tmp_path, monkeypatch, no_errors, step
+):
+    layer = painted_apart.session.annotation
+    before, blocks = whole(layer.data), layer.data.blocks()
+    gate, bar = start_held(painted_apart, choose, tmp_path, monkeypatch, step)
+    press(painted_apart, "cancel this change")
+    gate.open()
+    live(0.1)
+    assert layer.data.blocks() == blocks and acts(painted_apart) == 0 and not bar.isVisible()
+    # The file is small enough to be read in one go.
+    assert gate.finished == (step == "looking_at")
+    pick_and_wait(painted_apart, "Import labels")
+    imported = before.copy()
+    imported[5], imported[20] = 2, 9
+    np.testing.assert_array_equal(whole(layer.data), imported)
+    pick_and_wait(painted_apart, "Clear all")
+    assert not layer.data.blocks()
+    for expected in (imported, before):
+        press(painted_apart, "undo")
+        np.testing.assert_array_equal(whole(layer.data), expected)
+
+
+def test_a_layer_in_blocks_is_imported(viewer, painted_apart, no_errors):
+    first = painted_apart.session.annotation
+    before = whole(first.data)
+    press(painted_apart, "new annotation")
+    layer = painted_apart.session.annotation
+    layer.data[3] = 2
+    pick_and_wait(painted_apart, f"Import layer {first.name}")
+    expected = before.copy()
+    expected[3] = np.where(before[3], before[3], 2)
+    np.testing.assert_array_equal(whole(layer.data), expected)
+    np.testing.assert_array_equal(whole(first.data), before)
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif"])

@@ -7,6 +7,7 @@ from napari.layers import Image, Labels
 
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.widgets import layers
 from napari_volseg.widgets.checks import check_annotation
@@ -211,3 +212,17 @@ def test_copying_a_slice_adds_to_the_paint_and_changes_none(viewer, annotation):
     np.testing.assert_array_equal(annotation.data, expected)
     annotation.undo()
     np.testing.assert_array_equal(annotation.data, before)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_is_done_to_a_hidden_layer_is_shown(copied):
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((6, 7, 8), np.uint8))
+    layer = viewer.add_labels(np.zeros((6, 7, 8), np.uint8), visible=False)
+    seen = layers.visible_slice(viewer, layer)
+    if copied:
+        region = slice_region(layer.data.shape, *seen)
+        layers.fill_unlabeled(layer, region, np.full((1, 7, 8), 2, np.uint8))
+    else:
+        layers.mark_complete(viewer, layer)
+    assert layer.visible and (layer.data[seen[1]] == 1 + copied).all()

@@ -305,15 +305,18 @@ def test_a_rejected_object_is_recognized_if_the_next_mask_has_most_of_it(reviewi
     assert state(reviewing, SMALL) == "rejected", "the mask agrees: it is no object"
 
 
-def test_another_annotation_has_verdicts_of_its_own(reviewing):
+def test_another_annotation_has_verdicts_of_its_own(reviewing, viewer):
     first = reviewing.session.annotation
     review_all(reviewing)
     before = verdicts(reviewing)
     press(reviewing, "new annotation")
     assert not find(reviewing, "objects").isVisible() and verdicts(reviewing) == []
+    assert "This annotation has verdicts of its own" in find(reviewing, "objects found").text()
     reviewing.session.choose_annotation(first)
     find_objects(reviewing)
     assert verdicts(reviewing) == before
+    viewer.layers.remove(first)
+    assert "The annotation is gone" in find(reviewing, "objects found").text()
 
 
 def test_corrections_are_one_line_not_slices_and_undo_knows_them(reviewing, viewer):

@@ -97,6 +97,23 @@ def test_labels_of_another_shape_are_refused_and_say_so(session, viewer):
     assert "other has shape (6, 7, 9)" in session.annotation_refusal
 
 
+def test_a_refused_layer_is_looked_at_again_once_it_is_another(session, viewer):
+    numbers = np.zeros(SHAPE, np.int32)
+    layer = viewer.add_labels(numbers, name="mine")
+    session.choose_annotation(layer)
+    assert "mine holds int32 numbers" in session.annotation_refusal
+    layer.data = numbers.astype(np.int64)
+    assert "mine holds int64 numbers" in session.annotation_refusal
+    layer.data = numbers.astype(np.uint8)
+    assert session.annotation is layer and session.annotation_refusal == ""
+    layer.data = numbers
+    session.choose_annotation(layer)
+    viewer.layers.remove(layer)
+    assert session.annotation is None and session.annotation_refusal == ""
+    layer.data = numbers.astype(np.uint8)
+    assert session.annotation is None
+
+
 def test_deleting_layers_leaves_nothing_behind(session, viewer):
     session.start_annotation()
     session.start_prediction(default_classes())
