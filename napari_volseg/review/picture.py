@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_volseg.data.annotation import BACKGROUND
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import saving
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.review.slice_picture import composite, gray, overlay, read_slice, resize
 
@@ -41,6 +41,11 @@ def save_picture(
     columns : mapping of title to Annotation
         Background and unlabeled voxels are left transparent.
     slices : sequence of (axis, index)
+
+    Raises
+    ------
+    InputError
+        If the picture cannot be written.
     """
     rows = [draw_slice(volume, columns.values(), axis, index) for axis, index in slices]
     width = (len(columns) + 1) * (COLUMN + GAP) + GAP
@@ -56,7 +61,7 @@ def save_picture(
             sheet.paste(picture, (GAP + i * (COLUMN + GAP), top))
         top += row[0].height + GAP
     _draw_legend(draw, font, next(iter(columns.values())).classes, top)
-    with replacing(path) as temporary:
+    with saving(path) as temporary:
         sheet.save(temporary)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_volseg import __version__
 from napari_volseg.data.annotation import BACKGROUND, VIEW_OF_AXIS, Annotation
-from napari_volseg.data.atomic import replacing
+from napari_volseg.data.atomic import saving
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.volume import Volume
 from napari_volseg.review.compare import AGREEMENT_CLASSES, most_different_slices
@@ -92,7 +92,7 @@ def write_report(path: Path, comparison: MaskComparison, volume: Volume | None =
     Raises
     ------
     InputError
-        If the volume has another shape than the masks.
+        If the volume has another shape than the masks, or the page cannot be written.
     """
     page = _PAGE.substitute(
         title="Comparison of two masks",
@@ -108,7 +108,7 @@ def write_report(path: Path, comparison: MaskComparison, volume: Volume | None =
         pictures=_pictures(comparison, volume),
         version=__version__,
     )
-    with replacing(path) as temporary:
+    with saving(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
