@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -514,6 +515,14 @@ def test_files_of_different_volumes(refused, case, tmp_path):
     error = refused("evaluate", tmp_path / "found.npy", case / "truth.tif")
     assert str(tmp_path / "found.npy") in error
     assert "shape" in error
+
+
+def test_a_full_disk_is_said_in_one_line(refused, case, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("napari_volseg.cli.evaluate.compare", full)
+    assert "No space left" in refused("evaluate", case / "annotation.tif", case / "annotation.tif")
 
 
 def test_no_window_without_a_display(refused, monkeypatch):

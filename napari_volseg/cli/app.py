@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error))
     except OSError as error:
-        if error.filename is None:
-            raise
-        return _refuse(f"{error.filename}: {error.strerror}")
+        if error.strerror is None:
+            raise  # It is not the system that speaks.
+        return _refuse(": ".join(str(part) for part in (error.filename, error.strerror) if part))
     except KeyboardInterrupt:
         say("stopped; what was not finished is not written")
         return INTERRUPTED
