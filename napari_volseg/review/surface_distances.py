@@ -127,7 +127,7 @@ def _nearest(
     one: Sequence[SurfacePart], other: Sequence[SurfacePart], spacing: Spacing
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the distance from the counted voxels of each part to the other surface."""
-    corners = np.stack([part.corners for part in other])
+    corners = np.stack([part.corners for part in other]) * np.asarray(spacing)
 
     @lru_cache(TREES)
     def tree(number: int) -> Any:
@@ -135,15 +135,21 @@ def _nearest(
 
     for part in one:
         points = part.positions(spacing)[part.counted]
-        first, last = part.corners
-        apart = np.maximum(0, np.maximum(corners[:, 0] - last, first - corners[:, 1]))
-        gaps = np.linalg.norm(apart * np.asarray(spacing), axis=1)
+        first, last = part.corners * np.asarray(spacing)
+        gaps = _gap(corners[:, 0] - last, first - corners[:, 1])
         best = np.full(len(points), np.inf)
         # The nearest tiles first, until none can hold anything nearer.
         for number in np.argsort(gaps, kind="stable"):
-            may = np.flatnonzero(best > gaps[number])
-            if not len(may):
+            if not len(points) or best.max() <= gaps[number]:
                 break
-            found, _ = tree(int(number)).query(points[may])
-            best[may] = np.minimum(best[may], found)
+            low, high = corners[number]
+            may = np.flatnonzero(_gap(low - points, points - high) < best)
+            if len(may):
+                found, _ = tree(int(number)).query(points[may], workers=-1)
+                best[may] = np.minimum(best[may], found)
         yield best.astype(np.float32)
+
+
+def _gap(below: NDArray[np.float64], above: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far boxes are apart that have so much between them, either way, (N, 3)."""
+    return np.asarray(np.linalg.norm(np.maximum(0, np.maximum(below, above)), axis=1))
