@@ -133,11 +133,15 @@ def _nearest(
     def tree(number: int) -> Any:
         return KDTree(other[number].positions(spacing))
 
+    here = {tuple(part.start): part for part in other}
     for part in one:
         points = part.positions(spacing)[part.counted]
         first, last = part.corners * np.asarray(spacing)
         gaps = _gap(corners[:, 0] - last, first - corners[:, 1])
         best = np.full(len(points), np.inf)
+        # Of masks that are much alike, most voxels of a surface are on the other as well.
+        if (same := here.get(tuple(part.start))) is not None:
+            best[_shared(part.inside[part.counted], same.inside)] = 0
         # The nearest tiles first, until none can hold anything nearer.
         for number in np.argsort(gaps, kind="stable"):
             if not len(points) or best.max() <= gaps[number]:
@@ -153,3 +157,11 @@ def _nearest(
 def _gap(below: NDArray[np.float64], above: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far boxes are apart that have so much between them, either way, (N, 3)."""
     return np.asarray(np.linalg.norm(np.maximum(0, np.maximum(below, above)), axis=1))
+
+
+def _shared(
+    positions: NDArray[np.unsignedinteger], others: NDArray[np.unsignedinteger]
+) -> NDArray[np.bool_]:
+    """Say which positions (N, 3) in a tile are among others (M, 3)."""
+    shape = tuple(int(n) + 1 for n in np.concatenate([positions, others]).max(0))
+    return np.isin(*(np.ravel_multi_index(tuple(p.T), shape) for p in (positions, others)))
