@@ -97,13 +97,15 @@ def collect_surfaces(
             touches |= around[tuple(near)] != own
     touches &= own != UNLABELED
     places, values = np.flatnonzero(touches), own[touches]
+    if not len(places):
+        return
     order = np.argsort(values, kind="stable")
     ids, begin = np.unique(values[order], return_index=True)
     positions = np.stack(np.unravel_index(places[order], own.shape), 1)
     inside = np.split(positions.astype(np.min_scalar_type(max(own.shape))), begin[1:])
     flags = np.split(counted.reshape(-1)[places[order]], begin[1:])
     start = np.array([side.start for side in tile.write])
-    for class_id, where, flag in zip(ids.tolist(), inside, flags, strict=False):
+    for class_id, where, flag in zip(ids.tolist(), inside, flags, strict=True):
         surfaces.setdefault(class_id, []).append(SurfacePart(start, where, flag))
 
 
