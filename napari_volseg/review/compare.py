@@ -31,7 +31,7 @@ from napari_volseg.review.objects import SMALLEST, finding_objects
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from numpy.typing import DTypeLike
+    from numpy.typing import DTypeLike, NDArray
 
     from napari_volseg.data.sparse_labels import AnyLabels
 
@@ -143,17 +143,16 @@ def comparing(
             f"{names[0]} has shape {a.labels.shape}, {names[1]} {b.labels.shape}; "
             "give masks of the same volume"
         )
-    in_a, in_b = yield from part_of(_counted(a.labels, b.labels), 0, 0.1)
+    in_a, in_b, agreement = yield from part_of(_looking(a.labels, b.labels), 0, 0.2)
     if not is_labeled(in_b):
         raise InputError(
             f"no voxel is labeled in both {names[0]} and {names[1]}; "
             "0 is unlabeled, unless you say that it is the background"
         )
-    objects_a = yield from part_of(finding_objects(in_a, smallest), 0.1, 0.3)
-    objects_b = yield from part_of(finding_objects(in_b, smallest), 0.3, 0.5)
+    objects_a = yield from part_of(finding_objects(in_a, smallest), 0.2, 0.4)
+    objects_b = yield from part_of(finding_objects(in_b, smallest), 0.4, 0.6)
     objects, differences = match_objects(objects_a, objects_b)
-    evaluation = yield from part_of(evaluating(a, in_b, spacing=spacing), 0.5, 0.9)
-    agreement = yield from part_of(mapping_agreement(a, b), 0.9, 1)
+    evaluation = yield from part_of(evaluating(a, in_b, spacing=spacing), 0.6, 1)
     return MaskComparison(
         a=a,
         b=b,
@@ -166,16 +165,19 @@ def comparing(
     )
 
 
-def _counted(a: AnyLabels, b: AnyLabels) -> Generator[float, None, tuple[AnyLabels, AnyLabels]]:
-    """Return two masks as far as both are labeled."""
-    in_a, in_b = (_unlabeled(a, b, labels.dtype) for labels in (a, b))
+def _looking(
+    a: AnyLabels, b: AnyLabels
+) -> Generator[float, None, tuple[AnyLabels, AnyLabels, AnyLabels]]:
+    """Return two masks as far as both are labeled, and their agreement map."""
+    in_a, in_b, agreement = (_unlabeled(a, b, dtype) for dtype in (a.dtype, b.dtype, np.uint8))
     tiles = tile_grid(a.shape, (TILE,) * 3)
     for done, tile in enumerate(tiles):
         yield done / len(tiles)
         found, true = a[tile.write], b[tile.write]
         counted = (found != UNLABELED) & (true != UNLABELED)
         in_a[tile.write], in_b[tile.write] = found * counted, true * counted
-    return in_a, in_b
+        agreement[tile.write] = _agreement(found, true, None)
+    return in_a, in_b, agreement
 
 
 def _unlabeled(a: AnyLabels, b: AnyLabels, dtype: DTypeLike) -> AnyLabels:
@@ -192,7 +194,8 @@ def zero_may_be_background(a: Annotation, b: Annotation) -> bool:
     holds_zero = [sum(voxels.values()) < a.labels.size for voxels in counts]
     if all(holds_zero):
         return True
-    highest = [max(voxels) + zero for voxels, zero in zip(counts, holds_zero, strict=True)]
+    pairs = zip(counts, holds_zero, strict=True)
+    highest = [max(voxels, default=UNLABELED) + zero for voxels, zero in pairs]
     return any(holds_zero) and highest[0] == highest[1]
 
 
@@ -212,30 +215,28 @@ def map_agreement(a: Annotation, b: Annotation, class_id: int | None = None) -> 
         0 where either is unlabeled, ``NEITHER``, ``AGREE``, ``ONLY_A``, ``ONLY_B``, and, for
         all classes, ``OTHER_CLASS`` where both hold a class but not the same.
     """
-    return result_of(mapping_agreement(a, b, class_id))
-
-
-def mapping_agreement(
-    a: Annotation, b: Annotation, class_id: int | None = None
-) -> Generator[float, None, AnyLabels]:
-    """Do what ``map_agreement`` does, and yield how much is done, 0 to 1."""
     agreement = _unlabeled(a.labels, b.labels, np.uint8)
-    tiles = tile_grid(agreement.shape, (TILE,) * 3)
-    for done, tile in enumerate(tiles):
-        yield done / len(tiles)
+    for tile in tile_grid(agreement.shape, (TILE,) * 3):
         found, true = a.labels[tile.write], b.labels[tile.write]
-        if class_id is None:
-            in_a, in_b = found > BACKGROUND, true > BACKGROUND
-        else:
-            in_a, in_b = found == class_id, true == class_id
-        values = np.full(found.shape, NEITHER, np.uint8)
-        values[in_a & ~in_b] = ONLY_A
-        values[in_b & ~in_a] = ONLY_B
-        both = in_a & in_b
-        values[both & (found == true)] = AGREE
-        values[both & (found != true)] = OTHER_CLASS
-        values[(found == UNLABELED) | (true == UNLABELED)] = UNLABELED
-        agreement[tile.write] = values
+        agreement[tile.write] = _agreement(found, true, class_id)
+    return agreement
+
+
+def _agreement(
+    found: NDArray[np.integer], true: NDArray[np.integer], class_id: int | None
+) -> NDArray[np.uint8]:
+    """Say of each voxel of two arrays what ``map_agreement`` does."""
+    if class_id is None:
+        in_a, in_b = found > BACKGROUND, true > BACKGROUND
+    else:
+        in_a, in_b = found == class_id, true == class_id
+    agreement = np.full(found.shape, NEITHER, np.uint8)
+    agreement[in_a & ~in_b] = ONLY_A
+    agreement[in_b & ~in_a] = ONLY_B
+    both = in_a & in_b
+    agreement[both & (found == true)] = AGREE
+    agreement[both & (found != true)] = OTHER_CLASS
+    agreement[(found == UNLABELED) | (true == UNLABELED)] = UNLABELED
     return agreement
 
 

@@ -166,6 +166,8 @@ def test_masks_that_cannot_be_compared_are_refused_in_words():
         ([0, 1], [0, 1], True),
         ([1, 2], [0, 1, 2], False),
         ([1, 3], [0, 1], False),
+        ([0, 0], [1, 2], False),
+        ([1, 1], [0, 0], True),
     ],
 )
 def test_a_zero_that_may_be_a_background_is_noticed(a, b, doubtful):
