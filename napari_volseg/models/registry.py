@@ -83,10 +83,6 @@ def unfitted(preset: C, cases: Sequence[Case]) -> C:
     return preset
 
 
-def no_instant_answer(module: nn.Module, config: Any, block: Tensor, core: Region) -> None:
-    """Answer for the networks that have nothing beside them."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network(Generic[C, M]):
     """What every network of a paper has, whatever it labels.
@@ -178,9 +174,9 @@ class Architecture(Network[C, M]):
     probabilities : callable (module, config, block, core) -> tensor
         Class probabilities (K, z, y, x) of a core, a region of the block
         (1, C, z, y, x) that was read with ``walk``'s halo.
-    instant : callable (module, config, block, core) -> tensor or None
-        The opinions (E, K, z, y, x) of its instant answer, where it has one that stands
-        beside the network: held-out voxels weigh all of them.
+    beside : callable (module, config, block, core) -> tensor, or None
+        All opinions (E, K, z, y, x), the network's first, where others stand beside the
+        network: held-out voxels weigh all of them.
     """
 
     labels = "voxels"
@@ -189,7 +185,7 @@ class Architecture(Network[C, M]):
     stages: Callable[[C, TrainingConfig, Pool], tuple[Stage[M], ...]]
     walk: Callable[[C, tuple[int, int, int]], Walk]
     probabilities: Callable[[M, C, Tensor, Region], Tensor]
-    instant: Callable[[M, C, Tensor, Region], Tensor | None] = no_instant_answer
+    beside: Callable[[M, C, Tensor, Region], Tensor] | None = None
     fit: Callable[[C, Sequence[Case]], C] = unfitted
 
     def configure(self, training: TrainingConfig, cases: Sequence[Case], device: torch.device) -> C:
@@ -209,9 +205,9 @@ class Architecture(Network[C, M]):
 
     def opinions(self, module: M, config: C, block: Tensor, core: Region) -> Tensor:
         """Return all opinions (E, K, z, y, x) of a core, the network's first."""
-        network = self.probabilities(module, config, block, core)
-        instant = self.instant(module, config, block, core)
-        return network[None] if instant is None else torch.cat([network[None], instant])
+        if self.beside is not None:
+            return self.beside(module, config, block, core)
+        return self.probabilities(module, config, block, core)[None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

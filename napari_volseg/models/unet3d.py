@@ -7,6 +7,9 @@ section 2 the batch normalization, section 3.2 the training.
 from __future__ import annotations
 
 import math
+import operator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_volseg.data.tiles import crop_around, whole_region
+from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.initialize import he_initialize, learned_initialize
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
 from napari_volseg.models.unet3d_config import UNet3DConfig, auto
 from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.filters import averaged, refined
+from napari_volseg.sparse.learned_filters import cells_of
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import (
     PixelClassifier,
@@ -29,6 +34,7 @@ from napari_volseg.sparse.pixels import (
 from napari_volseg.sparse.plan import Triple, each, plan_core, pooled, valid_size
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.sampling import PatchPlan
+from napari_volseg.sparse.second_look import SecondLook, second_reach, second_stage
 from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
@@ -36,10 +42,13 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
-    from napari_volseg.sparse.pool import Pool
+    from napari_volseg.sparse.pool import Pool, PoolCase
     from napari_volseg.sparse.stage import Stage
 
 PAPER = "Cicek et al. 2016, 3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation"
+
+FIRST_LOOK = Belief((0.5, 0.25, 0.25))
+"""What the second look is told: the network's opinion and the pixel classifier's two."""
 
 
 class UNet3D(nn.Module):
@@ -75,6 +84,10 @@ class UNet3D(nn.Module):
                 double_convolution(deep + skip, skip, skip, config.kernels[step], config)
             )
         self.classify = Conv3d(width * 2, n_classes, 1)
+        self.second = None
+        if config.second_look:
+            assert self.pixels is not None
+            self.second = SecondLook(len(self.pixels.placed.columns), n_classes, config.voxel)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the image (B, C, Z, Y, X) of a whole volume to logits (B, K, ...)."""
@@ -84,8 +97,15 @@ class UNet3D(nn.Module):
         logits = self.unet(image)
         if self.pixels is None:
             return logits
-        instant = self.pixels.over(self.pixels.responses(image, core))
-        return torch.cat([logits[None], instant]).log_softmax(2).mean(0)
+        responses = self.pixels.responses(image, core)
+        every = torch.cat([logits[None], self.pixels.over(responses)]).log_softmax(2)
+        if self.second is not None and self.second.trained:
+            first = torch.stack([pool_opinions(e, FIRST_LOOK) for e in every.exp().unbind(1)])
+            coarse = averaged(first, self.second.cells)
+            maps = self.second.spread(coarse, core)
+            again = self.second.over(self.pixels, responses, maps).log_softmax(1)
+            every = torch.cat([every, again[None]])
+        return every.mean(0)
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify; between the cells, interpolate."""
@@ -175,7 +195,10 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         parameters=context_parameters,
         share=1 - pixels.share,
     )
-    return (pixels, context)
+    if not config.second_look:
+        return (pixels, context)
+    second = second_stage(training, pool, second_parts, partial(first_look, config), context.share)
+    return (pixels, replace(context, share=context.share - second.share), second)
 
 
 def pixels_of(module: UNet3D) -> PixelClassifier:
@@ -184,9 +207,16 @@ def pixels_of(module: UNet3D) -> PixelClassifier:
     return module.pixels
 
 
+def second_parts(module: UNet3D) -> tuple[PixelClassifier, SecondLook]:
+    """Return the pixel classifier beside the network, and the second look."""
+    assert module.second is not None
+    return pixels_of(module), module.second
+
+
 def context_parameters(module: UNet3D) -> Iterable[nn.Parameter]:
-    """All parameters but the pixel classifier's."""
-    return (p for name, p in module.named_parameters() if not name.startswith("pixels."))
+    """All parameters but the pixel classifier's and the second look's."""
+    beside = ("pixels.", "second.")
+    return (p for name, p in module.named_parameters() if not name.startswith(beside))
 
 
 def walk(config: UNet3DConfig, shape: Triple) -> Walk:
@@ -194,11 +224,19 @@ def walk(config: UNet3DConfig, shape: Triple) -> Walk:
     if config.padding == "valid":
         core = valid_size(config.tile, config.pooling, config.kernels)
         return Walk(core, config.margin, "mirror", position=config.position)
+    halo, align = first_halo(config)
+    if config.second_look:
+        halo = each(operator.add, halo, second_reach(config.voxel))
+        align = each(math.lcm, align, cells_of(config.voxel))
+    return Walk(plan_core(config.tile, shape, align), halo, "clip", align, config.position)
+
+
+def first_halo(config: UNet3DConfig) -> tuple[Triple, Triple]:
+    """Context that the first opinions need, and at which multiples it begins, (z, y, x)."""
     learned = config.learned_filters and bool(config.filter_scales)
     filters = (config.filter_scales, config.voxel, learned)
     align = each(math.lcm, filters_alignment(*filters), config.divisor)
-    halo = each(max, filters_reach(*filters), network_reach(config))
-    return Walk(plan_core(config.tile, shape, align), halo, "clip", align, config.position)
+    return each(max, filters_reach(*filters), network_reach(config)), align
 
 
 def network_reach(config: UNet3DConfig) -> Triple:
@@ -222,12 +260,45 @@ def probabilities(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Reg
     return torch.softmax(logits[0].float(), 0)
 
 
-def instant(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor | None:
-    """Class probabilities (E, K, z, y, x) of the pixel classifier, None without filters."""
+def opinions(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) -> Tensor:
+    """Class probabilities (E, K, z, y, x) of the network and of what stands beside it.
+
+    With filters, those of the pixel classifier; once it is trained, the second look's, too.
+    """
+    second = module.second
+    if module.pixels is None or second is None or not second.trained:
+        return first_opinions(module, config, block, core)[0]
+    seen, within = crop_around(core, second_reach(config.voxel), second.cells, block.shape[2:])
+    found, responses = first_opinions(module, config, block, seen)
+    coarse = averaged(pool_opinions(found, FIRST_LOOK)[None], second.cells)
+    maps = second.spread(coarse, within)
+    every = (slice(None), slice(None))
+    logits = second.over(module.pixels, responses[(*every, *within)], maps)
+    return torch.cat([found[(*every, *within)], torch.softmax(logits.float(), 1)])
+
+
+def first_opinions(
+    module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region
+) -> tuple[Tensor, Tensor]:
+    """Class probabilities (E, K, z, y, x) without the second look's, and the filters' responses."""
+    network = probabilities(module, config, block, core)[None]
     if module.pixels is None:
-        return None
-    logits = module.pixels.over(module.pixels.responses(block, core))
-    return torch.softmax(logits[:, 0].float(), 1)
+        return network, block[:, :0]
+    responses = module.pixels.responses(block, core)
+    logits = module.pixels.over(responses)
+    return torch.cat([network, torch.softmax(logits[:, 0].float(), 1)]), responses
+
+
+def first_look(config: UNet3DConfig, module: UNet3D, case: PoolCase, region: Region) -> Tensor:
+    """How likely each class is (K, z, y, x) by what the network and the pixel classifier say."""
+    halo, align = first_halo(config)
+    seen, within = crop_around(region, halo, align, case.volume.shape)
+    block = case.read(seen)
+    if config.position:
+        block = with_region_position(block, seen, case.volume.shape)
+    device = next(module.parameters()).device
+    found, _ = first_opinions(module, config, block[None].to(device), within)
+    return pool_opinions(found, FIRST_LOOK)
 
 
 ARCHITECTURES = (
@@ -246,7 +317,7 @@ ARCHITECTURES = (
         stages=stages,
         walk=walk,
         probabilities=probabilities,
-        instant=instant,
+        beside=opinions,
         paper_channels=3,
         paper_classes=3,
         count=count_convolutions,

@@ -84,6 +84,10 @@ class UNet3DConfig:
     """Whether that pixel classifier also sees what a small network, which learned on generated
     volumes what tells things apart, makes of the image."""
 
+    second_look: bool = False
+    """Whether a classifier is trained at the end that knows what network and pixel classifier
+    found around a voxel."""
+
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Voxel size (z, y, x) relative to the finest side, for the filters."""
 
@@ -119,6 +123,8 @@ class UNet3DConfig:
             raise InputError(f"kernels {self.kernels} must be odd")
         if self.filter_scales and self.padding == "valid":
             raise InputError("filters go with padding 'same' only; leave one of the two out")
+        if self.second_look and not self.filter_scales:
+            raise InputError("a second look needs filter_scales, whose responses it sees")
         if max(self.cells) > 1 and self.padding == "valid":
             raise InputError("cells go with padding 'same' only; leave one of the two out")
 
@@ -186,6 +192,7 @@ def fitting(cases: Sequence[Case], on_cpu: bool, cells: Triple) -> UNet3DConfig:
         test_statistics="running",
         filter_scales=FILTER_SCALES,
         learned_filters=True,
+        second_look=True,
         learned_start=True,
         position=True,
         voxel=(spacing[0] / min(spacing), spacing[1] / min(spacing), spacing[2] / min(spacing)),

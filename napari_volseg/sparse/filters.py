@@ -52,13 +52,18 @@ def coarsening(scale: float, voxel: Sequence[float]) -> Triple:
 
 def reach(scale: float, voxel: Sequence[float]) -> Triple:
     """Voxels (z, y, x) that a response at ``scale`` sees on each side."""
+    return reach_on(scale, voxel, coarsening(scale, voxel))
+
+
+def reach_on(scale: float, voxel: Sequence[float], cells: Triple) -> Triple:
+    """Voxels (z, y, x) that a Gaussian of some scale sees on each side, filtered on cells."""
 
     def along(size: float, cell: int) -> int:
         kernel = int(np.ceil(TRUNCATE * max(scale / size / cell, FINEST_SIGMA)))
         # Interpolation looks one cell further, and the voxel may be anywhere in its own.
         return kernel if cell == 1 else (kernel + 2) * cell
 
-    z, y, x = (along(v, c) for v, c in zip(voxel, coarsening(scale, voxel), strict=True))
+    z, y, x = (along(v, c) for v, c in zip(voxel, cells, strict=True))
     return z, y, x
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.pixels import PixelClassifier
+    from napari_volseg.sparse.plan import Triple
     from napari_volseg.sparse.pool import Pool, PoolCase
 
 BLOCK = 64
@@ -66,8 +67,8 @@ class Block:
 
 def labeled_responses(
     pool: Pool, classifier: PixelClassifier
-) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Filter responses and class index of labeled voxels, block by block.
+) -> Iterator[tuple[float, Block, Tensor]]:
+    """Filter responses of labeled voxels, block by block.
 
     Of very many labeled voxels, blocks are drawn; those with rare classes are not left out.
     Where a block is the same again, its responses were kept.
@@ -76,9 +77,9 @@ def labeled_responses(
     ------
     done : float
         Part of the work that is done, 0 to 1.
+    block : Block
     features : float32 (N, F)
-    classes : int64 (N,)
-        Both on the pool's device.
+        On the pool's device.
     """
     learned = classifier.learned is not None
     filters = ("responses", classifier.scales, classifier.voxel, classifier.position, learned)
@@ -89,16 +90,16 @@ def labeled_responses(
         for block in (block for block in drawn if block.case is case):
             if block.key in kept and torch.equal(kept[block.key][0], block.voxels):
                 done += 1
-                yield done / len(drawn), kept[block.key][1], block.classes.to(pool.device)
+                yield done / len(drawn), block, kept[block.key][1]
             else:
                 new.append(block)
-        for group in neighbors(new, classifier):
+        for group in neighbors(new, learned_reach(classifier.voxel), MOST_SEEN):
             found = block_responses(classifier, case, [b.core for b in group], pool.device)
             for block, responses in zip(group, found, strict=True):
                 features = voxels_of(block, classifier, responses)
                 kept[block.key] = block.voxels, features
                 done += 1
-                yield done / len(drawn), features, block.classes.to(pool.device)
+                yield done / len(drawn), block, features
 
 
 def drawn_blocks(pool: Pool, classifier: PixelClassifier) -> list[Block]:
@@ -137,9 +138,16 @@ def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Bloc
             yield Block(case, (z, y, x), own[part], own_classes[part])
 
 
-def neighbors(blocks: Sequence[Block], classifier: PixelClassifier) -> list[list[Block]]:
-    """Group blocks of a volume where learned filters see no more of it together than apart."""
-    reach = learned_reach(classifier.voxel)
+def neighbors(blocks: Sequence[Block], reach: Triple, most: int) -> list[list[Block]]:
+    """Group blocks of a volume where no more of it is seen together than apart.
+
+    Parameters
+    ----------
+    reach : (z, y, x)
+        Voxels that are seen around each block.
+    most : int
+        Voxels that may be seen together.
+    """
 
     def seen(box: Region) -> int:
         needed, _ = crop_around(box, reach, (1, 1, 1), blocks[0].case.volume.shape)
@@ -154,7 +162,7 @@ def neighbors(blocks: Sequence[Block], classifier: PixelClassifier) -> list[list
             best, least = None, seen(box)
             for index, (other, _) in enumerate(groups):
                 together = seen(around([box, other]))
-                if together <= MOST_SEEN and together - seen(other) <= least:
+                if together <= most and together - seen(other) <= least:
                     best, least = index, together - seen(other)
             if best is None:
                 groups.append((box, members))

@@ -88,8 +88,13 @@ class VoxelNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, F) to logits (N, K)."""
-        logits: Tensor = self.layers(self.normalize(features.index_select(1, self.columns)))
+        logits: Tensor = self.layers(self.normalized(features))
         return logits
+
+    def normalized(self, features: Tensor) -> Tensor:
+        """Take the features that it sees (N, f) out of all (N, F), and normalize them."""
+        found: Tensor = self.normalize(features.index_select(1, self.columns))
+        return found
 
     @torch.no_grad()
     def matrices(self, features: int) -> list[tuple[Tensor, Tensor]]:
@@ -97,15 +102,20 @@ class VoxelNetwork(nn.Module):
 
         What the features are normalized by is in them: it need not be done voxel by voxel.
         """
-        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        first, *rest = (layer for layer in self.layers if isinstance(layer, nn.Linear))
+        return [
+            self.normalizing(first, features),
+            *((layer.weight, layer.bias[:, None]) for layer in rest),
+        ]
+
+    def normalizing(self, layer: nn.Linear, features: int) -> tuple[Tensor, Tensor]:
+        """Return the weight and bias (a column) with which a layer sees features as they are."""
         mean, variance = self.normalize.running_mean, self.normalize.running_var
         assert mean is not None and variance is not None
-        scaled = linear[0].weight / (variance + self.normalize.eps).sqrt()
+        scaled = layer.weight / (variance + self.normalize.eps).sqrt()
         weight = scaled.new_zeros(len(scaled), features)
         weight[:, self.columns] = scaled
-        first = weight, linear[0].bias - scaled @ mean
-        rest = [(layer.weight, layer.bias) for layer in linear[1:]]
-        return [(weight, bias[:, None]) for weight, bias in (first, *rest)]
+        return weight, (layer.bias - scaled @ mean)[:, None]
 
 
 class PixelClassifier(nn.Module):
@@ -249,8 +259,8 @@ def pixel_stage(
 
     def prepare(module: M) -> Iterator[float]:
         found = []
-        for done, features, classes in labeled_responses(pool, pixels_of(module)):
-            found.append((features, classes))
+        for done, block, features in labeled_responses(pool, pixels_of(module)):
+            found.append((features, block.classes.to(pool.device)))
             yield done
         voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
 

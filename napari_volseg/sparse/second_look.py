@@ -1,0 +1,287 @@
+"""A second look at each voxel: what the first opinions made of its surroundings.
+
+A classifier that is told what was found around a voxel, besides what it sees there itself, sets
+right what cannot be: a hole, a lone speck, a border that stops halfway (Tu and Bai 2010,
+Auto-context and Its Application to High-level Vision Tasks and 3D Brain Image Segmentation).
+Here it is a per-voxel network on the features of the pixel classifier and, for each class, on
+how likely it is said to be, there and smoothed, on cells of two voxels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_volseg.data.tiles import around, box_shape, box_size, crop_around, relative, tile_grid
+from napari_volseg.sparse.filters import (
+    apply_along,
+    averaged,
+    cells_around,
+    derivative_matrix,
+    reach_on,
+    refined,
+)
+from napari_volseg.sparse.labeled_blocks import FEWEST_VOXELS, labeled_responses, neighbors
+from napari_volseg.sparse.learned_filters import cells_of
+from napari_volseg.sparse.losses import cross_entropy
+from napari_volseg.sparse.optimizer import make_optimizer
+from napari_volseg.sparse.patches import pool_weights
+from napari_volseg.sparse.pixels import STEPS, WEIGHT_DECAY, draw_voxels, multiplied
+from napari_volseg.sparse.stage import Stage, schedule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_volseg.data.tiles import Region
+    from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.labeled_blocks import Block
+    from napari_volseg.sparse.pixels import PixelClassifier
+    from napari_volseg.sparse.plan import Triple
+    from napari_volseg.sparse.pool import Pool, PoolCase
+    from napari_volseg.sparse.stage import Batch
+
+M = TypeVar("M", bound=nn.Module)
+
+SCALES = (2.0, 4.0)
+"""Of the Gaussians over what was found, in units of the finest voxel side."""
+
+MAPS = 1 + len(SCALES)
+"""Of each class: how likely it is on cells, and smoothed."""
+
+UNITS = 64
+"""Of the two hidden layers."""
+
+SECONDS = 10.0
+"""Of a training by time that are left to it; on one core it takes about as much."""
+
+MOST_SHARE = 0.25
+"""Of what the pixel classifier leaves, where the time is short."""
+
+VOXELS_A_MINUTE = 2_000_000
+"""Of volumes that are looked at around paint, for each minute of a training."""
+
+TILE = 96
+"""Voxels along each axis that are looked at at once."""
+
+
+class SecondLook(nn.Module):
+    """The opinion of a voxel that knows what was found around it.
+
+    Parameters
+    ----------
+    features, n_classes : int
+        Of the pixel classifier: features of its opinion that knows the place.
+    voxel : (z, y, x)
+        Voxel size in units of the finest side.
+    """
+
+    def __init__(self, features: int, n_classes: int, voxel: Sequence[float]) -> None:
+        super().__init__()
+        self.voxel, self.cells = tuple(voxel), cells_of(voxel)
+        self.seen = nn.Linear(features, UNITS)
+        # Classes last, so that others can come.
+        self.found = nn.Parameter(torch.zeros(UNITS, MAPS, n_classes))
+        self.hidden = nn.Linear(UNITS, UNITS)
+        self.classify = nn.Linear(UNITS, n_classes)
+        nn.init.zeros_(self.classify.weight)
+        nn.init.zeros_(self.classify.bias)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has anything to say: it begins with zeros."""
+        weight = self.classify.weight
+        return weight.is_meta or bool(weight.any())
+
+    def forward(self, features: Tensor, maps: Tensor) -> Tensor:
+        """Map normalized features (N, F) and maps (N, 3 K) to logits (N, K)."""
+        hidden = self.seen(features) + maps @ self.found.flatten(1).T
+        logits: Tensor = self.classify(self.hidden(hidden.relu()).relu())
+        return logits
+
+    def spread(self, coarse: Tensor, core: Region) -> Tensor:
+        """Tell the voxels of a core how likely each class is there and around.
+
+        Parameters
+        ----------
+        coarse : float (1, K, z, y, x)
+            Probabilities on cells.
+        core : region
+            In voxels of the region that these cells cover.
+
+        Returns
+        -------
+        float (1, 3 K, z, y, x)
+        """
+        needed, inside = cells_around(core, self.cells, coarse.shape[2:])
+        maps = [coarse[(slice(None), slice(None), *needed)]]
+        for scale in SCALES:
+            smooth = coarse
+            for axis, (v, c) in enumerate(zip(self.voxel, self.cells, strict=True)):
+                matrix = derivative_matrix(coarse.shape[axis + 2], scale / v / c, 0)[needed[axis]]
+                smooth = apply_along(matrix.to(coarse), smooth, axis)
+            maps.append(smooth)
+        return refined(torch.cat(maps, 1), self.cells, inside)
+
+    def over(self, pixels: PixelClassifier, responses: Tensor, maps: Tensor) -> Tensor:
+        """Map responses (1, F, Z, Y, X) and maps (1, 3 K, Z, Y, X) to logits (1, K, Z, Y, X)."""
+        weight, bias = pixels.placed.normalizing(self.seen, responses.shape[1])
+        first = torch.cat([weight, self.found.flatten(1)], 1), bias
+        rest = [(layer.weight, layer.bias[:, None]) for layer in (self.hidden, self.classify)]
+        planes = []
+        for seen, found in zip(responses.unbind(2), maps.unbind(2), strict=True):
+            logits = multiplied([first, *rest], torch.cat([seen, found], 1).flatten(2))
+            planes.append(logits.reshape(*logits.shape[:2], *seen.shape[2:]))
+        return torch.stack(planes, 2)
+
+
+def second_reach(voxel: Sequence[float]) -> Triple:
+    """Voxels (z, y, x) around one whose first opinions count for the second look."""
+    cells = cells_of(voxel)
+    return reach_on(max(SCALES), voxel, cells)
+
+
+def second_stage(
+    training: TrainingConfig,
+    pool: Pool,
+    parts_of: Callable[[M], tuple[PixelClassifier, SecondLook]],
+    look: Callable[[M, PoolCase, Region], Tensor],
+    share: float,
+) -> Stage[M]:
+    """Train the second look of a network, whose other parts are trained and stay as they are.
+
+    Parameters
+    ----------
+    parts_of : callable (module) -> (PixelClassifier, SecondLook)
+    look : callable (module, case, region) -> float (K, z, y, x)
+        How likely each class is by all first opinions.
+    share : float
+        Of the training that all stages after the pixel classifier's have.
+    """
+    voxels: list[tuple[Tensor, Tensor]] = []
+    class_weights = pool_weights(training, pool)
+    most_steps = max(1, round(STEPS * min(1.0, training.minutes)))
+
+    @torch.no_grad()
+    def prepare(module: M) -> Iterator[float]:
+        module.eval()
+        pixels, second = parts_of(module)
+        seen = {}
+        for done, block, features in labeled_responses(pool, pixels):
+            seen[block] = pixels.placed.normalized(features)
+            yield done / 2
+        found = []
+        most = round(VOXELS_A_MINUTE * training.minutes)
+        for done, maps_of_blocks in labeled_maps(list(seen), second, partial(look, module), most):
+            for block, maps in maps_of_blocks:
+                found.append((torch.cat([seen[block], maps], 1), block.classes.to(pool.device)))
+            yield (1 + done) / 2
+        voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
+
+    def loss(module: M, batch: Batch, step: int) -> Tensor:
+        _, second = parts_of(module)
+        features = second.seen.in_features
+        logits = second(batch.image[:, :features], batch.image[:, features:])
+        return cross_entropy(logits, batch.target, class_weights)
+
+    return Stage(
+        name="second look",
+        prepare=prepare,
+        sample=lambda generator: draw_voxels(*voxels[0], generator),
+        loss=loss,
+        optimizer=partial(make_optimizer, training, 1e-2, weight_decay=WEIGHT_DECAY),
+        parameters=lambda module: parts_of(module)[1].parameters(),
+        schedule=schedule_of(training),
+        share=share * second_share(training),
+        most_steps=0 if training.steps else most_steps,
+    )
+
+
+def second_share(training: TrainingConfig) -> float:
+    """Part of what the pixel classifier leaves of a training that the second look gets."""
+    return MOST_SHARE if training.steps else min(MOST_SHARE, SECONDS / (60 * training.minutes))
+
+
+def labeled_maps(
+    blocks: Sequence[Block],
+    second: SecondLook,
+    look: Callable[[PoolCase, Region], Tensor],
+    most: int,
+) -> Iterator[tuple[float, list[tuple[Block, Tensor]]]]:
+    """Look around labeled voxels, at blocks near each other together.
+
+    Around very many blocks that takes long: then some of them are drawn.
+
+    Parameters
+    ----------
+    most : int
+        Voxels that are looked at, if those have enough voxels of every class.
+
+    Yields
+    ------
+    done : float
+        Part of the work that is done, 0 to 1.
+    found : list of (block, maps float (N, 3 K))
+        Those that are complete.
+    """
+    drawn = drawn_groups(blocks, second, most)
+    tiles = [tile_grid(box_shape(seen), (TILE, TILE, TILE)) for seen, _ in drawn]
+    done, total = 0, sum(map(len, tiles))
+    for (seen, group), grid in zip(drawn, tiles, strict=True):
+        coarse = None
+        for tile in grid:
+            found = look(group[0].case, inside(tile.write, seen))[None]
+            cells = averaged(found, second.cells)
+            if coarse is None:
+                shape = (-(-n // c) for n, c in zip(box_shape(seen), second.cells, strict=True))
+                coarse = cells.new_empty(*cells.shape[:2], *shape)
+            coarse[(slice(None), slice(None), *on_cells(tile.write, second.cells))] = cells
+            done += 1
+            yield done / total, []
+        assert coarse is not None
+        yield done / total, [(b, maps_of(b, second, coarse, seen)) for b in group]
+
+
+def maps_of(block: Block, second: SecondLook, coarse: Tensor, seen: Region) -> Tensor:
+    """Return the maps (N, 3 K) of a block's voxels, from a region on cells."""
+    maps = second.spread(coarse, relative(block.core, seen))[0]
+    start = torch.tensor([side.start for side in block.core])
+    z, y, x = (block.voxels - start).T.to(maps.device)
+    return maps[:, z, y, x].T
+
+
+def drawn_groups(
+    blocks: Sequence[Block], second: SecondLook, most: int
+) -> list[tuple[Region, list[Block]]]:
+    """Draw blocks near each other, with the region that is seen around them."""
+    reach = second_reach(second.voxel)
+    of_case: dict[PoolCase, list[Block]] = {}
+    for block in blocks:
+        of_case.setdefault(block.case, []).append(block)
+    groups = [group for own in of_case.values() for group in neighbors(own, reach, most)]
+    counts = torch.zeros(second.classify.out_features, dtype=torch.long)
+    drawn, looked = [], 0
+    for index in np.random.default_rng(0).permutation(len(groups)):
+        if looked < most or (counts < FEWEST_VOXELS).any():
+            box, shape = around([b.core for b in groups[index]]), groups[index][0].case.volume.shape
+            seen, _ = crop_around(box, reach, second.cells, shape)
+            drawn.append((seen, groups[index]))
+            looked += box_size(seen)
+            for block in groups[index]:
+                counts += block.classes.bincount(minlength=len(counts))
+    return drawn
+
+
+def inside(part: Region, of: Region) -> Region:
+    """Return where a part of a region lies in the volume."""
+    z, y, x = (slice(p.start + o.start, p.stop + o.start) for p, o in zip(part, of, strict=True))
+    return z, y, x
+
+
+def on_cells(region: Region, cells: Triple) -> Region:
+    """Return the cells of a region that begins at one; the last may be cut."""
+    z, y, x = (slice(r.start // c, -(-r.stop // c)) for r, c in zip(region, cells, strict=True))
+    return z, y, x
