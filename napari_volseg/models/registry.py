@@ -83,6 +83,11 @@ def unfitted(preset: C, cases: Sequence[Case]) -> C:
     return preset
 
 
+def no_halves(module: nn.Module) -> bool:
+    """Answer for the networks that were trained on no held-out voxel."""
+    return False
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network(Generic[C, M]):
     """What every network of a paper has, whatever it labels.
@@ -177,6 +182,9 @@ class Architecture(Network[C, M]):
     beside : callable (module, config, block, core) -> tensor, or None
         All opinions (E, K, z, y, x), the network's first, where others stand beside the
         network: held-out voxels weigh all of them.
+    halves : callable (module) -> bool
+        Whether the last two of them were each trained on one half of the held-out voxels, too
+        (see ``Blocks.half``).
     """
 
     labels = "voxels"
@@ -186,6 +194,7 @@ class Architecture(Network[C, M]):
     walk: Callable[[C, tuple[int, int, int]], Walk]
     probabilities: Callable[[M, C, Tensor, Region], Tensor]
     beside: Callable[[M, C, Tensor, Region], Tensor] | None = None
+    halves: Callable[[M], bool] = no_halves
     fit: Callable[[C, Sequence[Case]], C] = unfitted
 
     def configure(self, training: TrainingConfig, cases: Sequence[Case], device: torch.device) -> C:

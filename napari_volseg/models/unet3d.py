@@ -103,8 +103,8 @@ class UNet3D(nn.Module):
             first = torch.stack([pool_opinions(e, FIRST_LOOK) for e in every.exp().unbind(1)])
             coarse = averaged(first, self.second.cells)
             maps = self.second.spread(coarse, core)
-            again = self.second.over(self.pixels, responses, maps).log_softmax(1)
-            every = torch.cat([every, again[None]])
+            again = self.second.over(self.pixels, responses, maps).log_softmax(2)
+            every = torch.cat([every, again])
         return every.mean(0)
 
     def unet(self, image: Tensor) -> Tensor:
@@ -265,16 +265,21 @@ def opinions(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) 
 
     With filters, those of the pixel classifier; once it is trained, the second look's, too.
     """
-    second = module.second
-    if module.pixels is None or second is None or not second.trained:
+    if not halves(module):
         return first_opinions(module, config, block, core)[0]
+    pixels, second = second_parts(module)
     seen, within = crop_around(core, second_reach(config.voxel), second.cells, block.shape[2:])
     found, responses = first_opinions(module, config, block, seen)
     coarse = averaged(pool_opinions(found, FIRST_LOOK)[None], second.cells)
     maps = second.spread(coarse, within)
     every = (slice(None), slice(None))
-    logits = second.over(module.pixels, responses[(*every, *within)], maps)
-    return torch.cat([found[(*every, *within)], torch.softmax(logits.float(), 1)])
+    logits = second.over(pixels, responses[(*every, *within)], maps)
+    return torch.cat([found[(*every, *within)], torch.softmax(logits[:, 0].float(), 1)])
+
+
+def halves(module: UNet3D) -> bool:
+    """Tell whether the second look is among the opinions."""
+    return module.second is not None and module.second.trained
 
 
 def first_opinions(
@@ -318,6 +323,7 @@ ARCHITECTURES = (
         walk=walk,
         probabilities=probabilities,
         beside=opinions,
+        halves=halves,
         paper_channels=3,
         paper_classes=3,
         count=count_convolutions,

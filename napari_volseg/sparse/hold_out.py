@@ -41,6 +41,10 @@ class Blocks:
         """Tell which positions (N, 3) lie in blocks that are held out."""
         return np.asarray(self.use[tuple((positions // self.edge).T)] == HELD_OUT)
 
+    def half(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Tell which half of the blocks positions (N, 3) are in, 0 or 1: always the same one."""
+        return np.asarray((positions // self.edge).sum(1) % 2)
+
     def count(
         self, positions: NDArray[np.integer], classes: NDArray[np.integer]
     ) -> NDArray[np.int64]:

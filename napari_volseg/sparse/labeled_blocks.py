@@ -43,7 +43,7 @@ MOST_SEEN = 200**3
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Labeled voxels of slices of one orientation.
+    """Labeled voxels of slices of one orientation, held-out ones among them.
 
     Attributes
     ----------
@@ -52,12 +52,15 @@ class Block:
         Where they are.
     voxels : int64 (N, 3)
     classes : int64 (N,)
+    held_out : bool (N,)
+        Those to judge by, not to train on.
     """
 
     case: PoolCase
     core: Region
     voxels: Tensor
     classes: Tensor
+    held_out: Tensor
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -110,7 +113,7 @@ def drawn_blocks(pool: Pool, classifier: PixelClassifier) -> list[Block]:
     for index in np.random.default_rng(0).permutation(len(blocks)):
         block = blocks[index]
         if found.sum() <= MOST_VOXELS or (found[block.classes] < FEWEST_VOXELS).any():
-            found += block.classes.bincount(minlength=pool.n_classes)
+            found += block.classes[~block.held_out].bincount(minlength=pool.n_classes)
             drawn.append(block)
     return drawn
 
@@ -118,11 +121,16 @@ def drawn_blocks(pool: Pool, classifier: PixelClassifier) -> list[Block]:
 def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Block]:
     """Cut the labeled slices of a case into blocks."""
     voxels, classes = case.labeled()
-    axes = torch.from_numpy(np.concatenate(case.axes))
+    judged, judged_classes, judged_axes = case.judged()
+    held_out = torch.arange(len(voxels) + len(judged)) >= len(voxels)
+    voxels = torch.cat([voxels, torch.from_numpy(judged).long()])
+    classes = torch.cat([classes, torch.from_numpy(judged_classes).long()])
+    axes = torch.from_numpy(np.concatenate([*case.axes, judged_axes]))
     align = classifier.alignment
     for axis in range(3):
         edges = [a if n == axis else -(-BLOCK // a) * a for n, a in enumerate(align)]
-        own, own_classes = voxels[axes == axis], classes[axes == axis]
+        own = voxels[axes == axis]
+        own_classes, own_held_out = classes[axes == axis], held_out[axes == axis]
         grid = [-(-n // e) for n, e in zip(case.volume.shape, edges, strict=True)]
         # As one number each: rows of three take a hundred times as long to be compared.
         z, y, x = (own // torch.tensor(edges)).T
@@ -135,7 +143,7 @@ def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Bloc
                 slice(c * e, min((c + 1) * e, n))
                 for c, e, n in zip(corner, edges, case.volume.shape, strict=True)
             )
-            yield Block(case, (z, y, x), own[part], own_classes[part])
+            yield Block(case, (z, y, x), own[part], own_classes[part], own_held_out[part])
 
 
 def neighbors(blocks: Sequence[Block], reach: Triple, most: int) -> list[list[Block]]:

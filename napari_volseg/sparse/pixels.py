@@ -260,7 +260,8 @@ def pixel_stage(
     def prepare(module: M) -> Iterator[float]:
         found = []
         for done, block, features in labeled_responses(pool, pixels_of(module)):
-            found.append((features, block.classes.to(pool.device)))
+            trained = ~block.held_out
+            found.append((features[trained], block.classes[trained].to(pool.device)))
             yield done
         voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
 

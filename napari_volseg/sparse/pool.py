@@ -111,6 +111,11 @@ class PoolCase:
         target = torch.arange(len(counts)).repeat_interleave(counts)
         return torch.from_numpy(np.concatenate(self.voxels)).long(), target
 
+    def judged(self) -> tuple[NDArray[np.int32], NDArray[np.integer], NDArray[np.int8]]:
+        """Return the voxels to judge by (N, 3), their class index (N,), and axes, as ``axes``."""
+        voxels, classes = labeled_positions(self.held_out, IGNORE)
+        return voxels, classes, self.places.slice_axes[self.places.slice_of]
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_volseg.data.tiles import around, box_shape, box_size, crop_around, relative, tile_grid
 from napari_volseg.sparse.filters import (
@@ -30,8 +31,9 @@ from napari_volseg.sparse.learned_filters import cells_of
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
-from napari_volseg.sparse.pixels import STEPS, WEIGHT_DECAY, draw_voxels, multiplied
-from napari_volseg.sparse.stage import Stage, schedule_of
+from napari_volseg.sparse.pixels import WEIGHT_DECAY, multiplied
+from napari_volseg.sparse.plan import plan_core
+from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.pixels import PixelClassifier
     from napari_volseg.sparse.plan import Triple
     from napari_volseg.sparse.pool import Pool, PoolCase
-    from napari_volseg.sparse.stage import Batch
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -52,10 +53,13 @@ SCALES = (2.0, 4.0)
 MAPS = 1 + len(SCALES)
 """Of each class: how likely it is on cells, and smoothed."""
 
+HALVES = 2
+"""Of the held-out voxels, and networks that are each trained on one."""
+
 UNITS = 64
 """Of the two hidden layers."""
 
-SECONDS = 10.0
+SECONDS = 15.0
 """Of a training by time that are left to it; on one core it takes about as much."""
 
 MOST_SHARE = 0.25
@@ -64,12 +68,49 @@ MOST_SHARE = 0.25
 VOXELS_A_MINUTE = 2_000_000
 """Of volumes that are looked at around paint, for each minute of a training."""
 
-TILE = 96
-"""Voxels along each axis that are looked at at once."""
+TILE = (112, 112, 112)
+"""Voxels (z, y, x) that are looked at at once."""
+
+STEPS = 600
+"""In a training by time, if that takes a minute or more."""
+
+VOXELS_A_STEP = 4096
+"""For each of its networks; half as many in a minute."""
+
+
+class Half(nn.Module):
+    """The network of a voxel, trained on all paint but half of what is held out."""
+
+    def __init__(self, features: int, n_classes: int) -> None:
+        super().__init__()
+        self.seen = nn.Linear(features, UNITS)
+        # Classes last, so that others can come.
+        self.found = nn.Parameter(torch.zeros(UNITS, MAPS, n_classes))
+        self.hidden = nn.Linear(UNITS, UNITS)
+        self.classify = nn.Linear(UNITS, n_classes)
+        nn.init.zeros_(self.classify.weight)
+        nn.init.zeros_(self.classify.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map normalized features with maps (N, F + 3 K) to logits (N, K)."""
+        weight = torch.cat([self.seen.weight, self.found.flatten(1)], 1)
+        hidden = functional.linear(features, weight, self.seen.bias).relu()
+        logits: Tensor = self.classify(self.hidden(hidden).relu())
+        return logits
+
+    def matrices(self, pixels: PixelClassifier, features: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the weight and bias (a column) of each layer, for features as they are."""
+        weight, bias = pixels.placed.normalizing(self.seen, features)
+        first = torch.cat([weight, self.found.flatten(1)], 1), bias
+        return [first, *((m.weight, m.bias[:, None]) for m in (self.hidden, self.classify))]
 
 
 class SecondLook(nn.Module):
-    """The opinion of a voxel that knows what was found around it.
+    """The opinions of a voxel that know what was found around it.
+
+    What the first opinions say of voxels that they were trained on tells little of how right
+    they are elsewhere; of held-out ones it does. So these are trained on, too, by each of two
+    halves: what one of them was trained on, the other is judged by.
 
     Parameters
     ----------
@@ -82,25 +123,22 @@ class SecondLook(nn.Module):
     def __init__(self, features: int, n_classes: int, voxel: Sequence[float]) -> None:
         super().__init__()
         self.voxel, self.cells = tuple(voxel), cells_of(voxel)
-        self.seen = nn.Linear(features, UNITS)
-        # Classes last, so that others can come.
-        self.found = nn.Parameter(torch.zeros(UNITS, MAPS, n_classes))
-        self.hidden = nn.Linear(UNITS, UNITS)
-        self.classify = nn.Linear(UNITS, n_classes)
-        nn.init.zeros_(self.classify.weight)
-        nn.init.zeros_(self.classify.bias)
+        self.one, self.other = (Half(features, n_classes) for _ in range(HALVES))
+
+    @property
+    def halves(self) -> tuple[Half, Half]:
+        """Its two networks."""
+        return self.one, self.other
 
     @property
     def trained(self) -> bool:
         """Whether it has anything to say: it begins with zeros."""
-        weight = self.classify.weight
+        weight = self.one.classify.weight
         return weight.is_meta or bool(weight.any())
 
-    def forward(self, features: Tensor, maps: Tensor) -> Tensor:
-        """Map normalized features (N, F) and maps (N, 3 K) to logits (N, K)."""
-        hidden = self.seen(features) + maps @ self.found.flatten(1).T
-        logits: Tensor = self.classify(self.hidden(hidden.relu()).relu())
-        return logits
+    def forward(self, features: Tensor) -> Tensor:
+        """Map normalized features with maps (2, N, F + 3 K) to logits (2, N, K)."""
+        return torch.stack([half(f) for half, f in zip(self.halves, features, strict=True)])
 
     def spread(self, coarse: Tensor, core: Region) -> Tensor:
         """Tell the voxels of a core how likely each class is there and around.
@@ -127,15 +165,14 @@ class SecondLook(nn.Module):
         return refined(torch.cat(maps, 1), self.cells, inside)
 
     def over(self, pixels: PixelClassifier, responses: Tensor, maps: Tensor) -> Tensor:
-        """Map responses (1, F, Z, Y, X) and maps (1, 3 K, Z, Y, X) to logits (1, K, Z, Y, X)."""
-        weight, bias = pixels.placed.normalizing(self.seen, responses.shape[1])
-        first = torch.cat([weight, self.found.flatten(1)], 1), bias
-        rest = [(layer.weight, layer.bias[:, None]) for layer in (self.hidden, self.classify)]
+        """Map responses (B, F, Z, Y, X) and maps (B, 3 K, Z, Y, X) to logits (2, B, K, Z, Y, X)."""
+        layers = [half.matrices(pixels, responses.shape[1]) for half in self.halves]
         planes = []
         for seen, found in zip(responses.unbind(2), maps.unbind(2), strict=True):
-            logits = multiplied([first, *rest], torch.cat([seen, found], 1).flatten(2))
-            planes.append(logits.reshape(*logits.shape[:2], *seen.shape[2:]))
-        return torch.stack(planes, 2)
+            features = torch.cat([seen, found], 1).flatten(2)
+            logits = torch.stack([multiplied(own, features) for own in layers])
+            planes.append(logits.reshape(*logits.shape[:3], *seen.shape[2:]))
+        return torch.stack(planes, 3)
 
 
 def second_reach(voxel: Sequence[float]) -> Triple:
@@ -161,9 +198,11 @@ def second_stage(
     share : float
         Of the training that all stages after the pixel classifier's have.
     """
-    voxels: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     class_weights = pool_weights(training, pool)
-    most_steps = max(1, round(STEPS * min(1.0, training.minutes)))
+    most = round(VOXELS_A_MINUTE * training.minutes)
+    steps = max(1, round(STEPS * min(1.0, training.minutes)))
+    voxels = max(1, round(VOXELS_A_STEP * min(1.0, training.minutes / 2)))
 
     @torch.no_grad()
     def prepare(module: M) -> Iterator[float]:
@@ -173,30 +212,40 @@ def second_stage(
         for done, block, features in labeled_responses(pool, pixels):
             seen[block] = pixels.placed.normalized(features)
             yield done / 2
-        found = []
-        most = round(VOXELS_A_MINUTE * training.minutes)
+        parts = []
         for done, maps_of_blocks in labeled_maps(list(seen), second, partial(look, module), most):
             for block, maps in maps_of_blocks:
-                found.append((torch.cat([seen[block], maps], 1), block.classes.to(pool.device)))
+                classes, half = block.classes.to(pool.device), half_of(block).to(pool.device)
+                parts.append((torch.cat([seen[block], maps], 1), classes, half))
             yield (1 + done) / 2
-        voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
+        features, classes, half = (torch.cat(part) for part in zip(*parts, strict=True))
+        found[:] = [(features, classes, half)]
+
+    def sample(generator: torch.Generator) -> Batch:
+        features, classes, half = found[0]
+        drawn = []
+        for own in range(HALVES):
+            usable = torch.nonzero((half == own) | (half == HALVES))[:, 0]
+            index = torch.randint(len(usable), (voxels,), generator=generator)
+            drawn.append(usable[index.to(usable.device)])
+        index = torch.stack(drawn)
+        return Batch(features[index], classes[index])
 
     def loss(module: M, batch: Batch, step: int) -> Tensor:
         _, second = parts_of(module)
-        features = second.seen.in_features
-        logits = second(batch.image[:, :features], batch.image[:, features:])
-        return cross_entropy(logits, batch.target, class_weights)
+        logits = second(batch.image)
+        return cross_entropy(logits.flatten(0, 1), batch.target.flatten(), class_weights)
 
     return Stage(
         name="second look",
         prepare=prepare,
-        sample=lambda generator: draw_voxels(*voxels[0], generator),
+        sample=sample,
         loss=loss,
         optimizer=partial(make_optimizer, training, 1e-2, weight_decay=WEIGHT_DECAY),
         parameters=lambda module: parts_of(module)[1].parameters(),
         schedule=schedule_of(training),
         share=share * second_share(training),
-        most_steps=0 if training.steps else most_steps,
+        most_steps=0 if training.steps else steps,
     )
 
 
@@ -228,7 +277,8 @@ def labeled_maps(
         Those that are complete.
     """
     drawn = drawn_groups(blocks, second, most)
-    tiles = [tile_grid(box_shape(seen), (TILE, TILE, TILE)) for seen, _ in drawn]
+    shapes = [box_shape(seen) for seen, _ in drawn]
+    tiles = [tile_grid(shape, plan_core(TILE, shape, second.cells)) for shape in shapes]
     done, total = 0, sum(map(len, tiles))
     for (seen, group), grid in zip(drawn, tiles, strict=True):
         coarse = None
@@ -243,6 +293,12 @@ def labeled_maps(
             yield done / total, []
         assert coarse is not None
         yield done / total, [(b, maps_of(b, second, coarse, seen)) for b in group]
+
+
+def half_of(block: Block) -> Tensor:
+    """Tell which half of what is held out voxels are of, int64 (N,); ``HALVES``: not held out."""
+    half = torch.from_numpy(block.case.blocks.half(block.voxels.numpy()))
+    return half.where(block.held_out, HALVES)
 
 
 def maps_of(block: Block, second: SecondLook, coarse: Tensor, seen: Region) -> Tensor:
@@ -262,7 +318,7 @@ def drawn_groups(
     for block in blocks:
         of_case.setdefault(block.case, []).append(block)
     groups = [group for own in of_case.values() for group in neighbors(own, reach, most)]
-    counts = torch.zeros(second.classify.out_features, dtype=torch.long)
+    counts = torch.zeros(second.one.classify.out_features, dtype=torch.long)
     drawn, looked = [], 0
     for index in np.random.default_rng(0).permutation(len(groups)):
         if looked < most or (counts < FEWEST_VOXELS).any():
@@ -271,7 +327,7 @@ def drawn_groups(
             drawn.append((seen, groups[index]))
             looked += box_size(seen)
             for block in groups[index]:
-                counts += block.classes.bincount(minlength=len(counts))
+                counts += block.classes[~block.held_out].bincount(minlength=len(counts))
     return drawn
 
 

@@ -24,6 +24,7 @@ from napari_volseg.training.evidence import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.pool import Pool
@@ -67,7 +68,11 @@ def score_held_out(
         for region, opinions, _, _ in regions:
             target = torch.from_numpy(held_out[region])
             labeled = target != IGNORE
-            found.append(opinions[:, :, labeled.to(pool.device)].cpu())
+            of_labeled = opinions[:, :, labeled.to(pool.device)].cpu()
+            if architecture.halves(module):
+                at = np.argwhere(labeled.numpy()) + [side.start for side in region]
+                of_labeled = by_the_other(of_labeled, case.blocks.half(at))
+            found.append(of_labeled)
             truth.append(target[labeled].long())
             at = case.places.find(region, labeled.numpy())
             places.append(2 * (n_slices + case.places.slice_of[at]) + case.places.far[at])
@@ -82,6 +87,20 @@ def score_held_out(
     evidence = weigh_evidence(confusion, [case.places for case in cases])
     score = score_of(confusion.sum((0, 1)))
     return score and replace(score, belief=belief, evidence=evidence)
+
+
+def by_the_other(opinions: Tensor, half: NDArray[np.int64]) -> Tensor:
+    """Let each held-out voxel be judged by the half of the network that was not trained on it.
+
+    Parameters
+    ----------
+    opinions : float (E, K, N)
+        The last two those of the halves.
+    half : int64 (N,)
+        0 or 1: the one that was trained on it.
+    """
+    honest = torch.where(torch.from_numpy(half) == 0, opinions[-1], opinions[-2])
+    return torch.cat([opinions[:-2], honest.expand(2, -1, -1)])
 
 
 def count_pairs(
