@@ -13,12 +13,11 @@ from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import unlabeled_like
 from napari_volseg.data.tiles import slice_region
-from napari_volseg.widgets.acts import act_on, acting
+from napari_volseg.widgets.acts import act_on, acting, fill_unlabeled
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.keys import Key
 from napari_volseg.widgets.layers import (
     classes_of,
-    fill_unlabeled,
     set_classes,
     slice_on_view,
 )

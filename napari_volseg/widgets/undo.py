@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
 
     Deliver = Callable[[Callable[[], None]], None]
+    Hold = Callable[[Labels, Region, NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 AT_ONCE_VOXELS = 128**3
 """Larger acts are undone in the background, so that the window stays fluid."""
@@ -63,6 +64,8 @@ class Undo(QObject):
     ----------
     correcting : Labels or None
         The annotation in which what is done now is a correction, not paint.
+    hold : callable (layer, box, before, after) -> after, or None
+        Says what a stroke may leave in a box of an annotation, and puts the rest back.
 
     Signals
     -------
@@ -84,6 +87,7 @@ class Undo(QObject):
         self._background = background
         self._working = False
         self.correcting: Labels | None = None
+        self.hold: Hold | None = None
         # The data that each layer had at the last look: napari does not tell what it replaces.
         self._data: dict[Labels, AnyLabels] = {}
         session.changed.annotation.connect(self._follow)
@@ -321,8 +325,10 @@ class Undo(QObject):
     def _on_paint(self, event: Any) -> None:
         layer = event.source
         name = noted(layer).get("act") or NAMES.get(str(layer.mode), "edit")
-        stroke = stroke_of(event.value, layer.data)
-        self._change(layer, Act(name, layer.data.dtype.str), [stroke])
+        box, before, after = stroke_of(event.value, layer.data)
+        if self.hold is not None:
+            after = self.hold(layer, box, before, after)
+        self._change(layer, Act(name, layer.data.dtype.str), [(box, before, after)])
         # napari keeps it too; out of step with ours, its undo would do harm.
         event.value.clear()
 

@@ -9,7 +9,7 @@ import pytest
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review import components, room
 from napari_volseg.widgets import jobs
-from tests.widgets import test_compare, test_objects, test_queue, test_review_state
+from tests.widgets import test_compare, test_locks, test_objects, test_queue, test_review_state
 from tests.widgets.hands import find, press, wait_until
 from tests.widgets.test_queue import BIG, begin, key, rows, state
 
@@ -56,6 +56,17 @@ for module, some in (
             "what_is_painted_and_erased_changes_the_object_that_is_being_fixed",
             "objects_selected_in_the_table_are_merged",
             "the_review_is_saved_as_a_table",
+        ),
+    ),
+    (
+        test_locks,
+        (
+            "a_stroke_over_an_accepted_object_stays_beside_it_only",
+            "a_single_step_and_a_fill_leave_accepted_objects",
+            "a_slice_through_an_accepted_object_is_complete_with_its_class",
+            "proposals_are_accepted_around_an_accepted_object",
+            "what_is_being_fixed_is_open_and_its_neighbors_are_not",
+            "the_mouse_paints_around_an_accepted_object",
         ),
     ),
     (
