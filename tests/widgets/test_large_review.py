@@ -10,7 +10,7 @@ from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review import components, room
 from napari_volseg.widgets import jobs
 from tests.widgets import test_compare, test_locks, test_objects, test_queue, test_review_state
-from tests.widgets.hands import find, press, wait_until
+from tests.widgets.hands import find, live, press, wait_until
 from tests.widgets.test_queue import BIG, begin, key, rows, state
 
 pytestmark = pytest.mark.usefixtures("all_is_large")
@@ -106,11 +106,10 @@ def test_a_search_is_told_cancelled_and_begun_again(reviewing, monkeypatch):
 
     monkeypatch.setattr(components, "_look", wait)
     press(reviewing, "find objects")
-    bar, cancel = find(reviewing, "finding progress"), find(reviewing, "cancel finding")
+    bar = find(reviewing, "progress of finding")
     assert not find(reviewing, "objects").isVisible() and not bar.isVisible()
     assert "Looking" in find(reviewing, "objects found").text()
-    reviewing.review.objects._on_event(0.3)
-    assert bar.isVisible() and cancel.isVisible() and bar.value() == 30
+    wait_until(bar.isVisible, "it takes long")
     press(reviewing, "cancel finding")
     assert not bar.isVisible() and not find(reviewing, "objects found").text()
     # The one that was cancelled still waits; another one begins when it is gone.
@@ -118,13 +117,11 @@ def test_a_search_is_told_cancelled_and_begun_again(reviewing, monkeypatch):
     held.set()
     wait_until(lambda: find(reviewing, "objects").isVisible(), "objects are found")
     assert len(rows(reviewing)) == 3 and not bar.isVisible()
-    wait_until(lambda: not reviewing.review.objects.job.running, "it ends")
     held.clear()
     press(reviewing, "find objects")
-    reviewing.review.objects._on_event(0.3)
     press(reviewing, "cancel finding")
     held.set()
-    wait_until(lambda: not reviewing.review.objects.job.running, "it ends")
+    live(0.3)
     assert find(reviewing, "objects found").text() == "" and rows(reviewing) == []
 
 
