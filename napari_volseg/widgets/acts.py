@@ -12,7 +12,7 @@ from napari_volseg.data.annotation import BACKGROUND, UNLABELED
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import box_shape, slice_region
 from napari_volseg.review.kept import put_kept
-from napari_volseg.widgets.layers import note, slice_on_view
+from napari_volseg.widgets.layers import note, noted, slice_on_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.tiles import Region
+
+
+TOOLS = {"paint": "stroke", "erase": "erase", "fill": "fill", "polygon": "polygon"}
+"""What the acts of napari's tools are called, by the layer's mode."""
+
+
+def stroke_name(layer: Labels) -> str:
+    """Return what to call a stroke in a layer: what it is done for, or napari's tool."""
+    return noted(layer).get("act") or TOOLS.get(str(layer.mode), "edit")
 
 
 @contextmanager
