@@ -311,7 +311,7 @@ def run_review(folder: Path, count: int) -> None:
         press(dock, "show Compare")
     with watch.stage("compare them"):
         press(dock, "compare masks")
-        wait_until(lambda: not dock.review.compare.job.running, "compared", 3600)
+        wait_until(lambda: not dock.review.compare.work.working, "compared", 3600)
     screenshot(viewer, folder / "compared.png")
     (folder / "review.json").write_text(json.dumps(watch.rows))
     os._exit(0)

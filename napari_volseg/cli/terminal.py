@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from napari_volseg.data.atomic import check_folder, telling
 from napari_volseg.data.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,16 +158,9 @@ def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
     InputError
         If its folder is missing or not writable, or it is one of the inputs.
     """
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: the folder {folder} does not exist; create it first")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write into {folder} ({error.strerror}); choose another place"
-        ) from error
+    check_folder(path)
+    with telling(path), tempfile.TemporaryFile(dir=path.parent):
+        pass
     if any(path.exists() and path.samefile(i) for i in inputs if i.exists()):
         raise InputError(f"{path}: is an input and would be overwritten; choose another name")
 

@@ -125,13 +125,38 @@ def marking_act(
     corrected : bool
         Whether what changes is marked as corrected, or as that no longer.
     """
+    patches, now, marks = mark_changes(pieces, corrections, corrected)
+    return Act(name, dtype.str, patches, marks=now.like(marks))
+
+
+def mark_changes(
+    pieces: Iterable[tuple[Region, NDArray[Any], NDArray[Any]]],
+    corrections: Corrections,
+    corrected: bool,
+) -> tuple[tuple[Patch, ...], Corrections, tuple[Patch, ...]]:
+    """Pack what boxes become, and mark where that is something else.
+
+    Parameters
+    ----------
+    pieces : iterable of (box, from, to)
+    corrections, corrected
+        As of ``marking_act``.
+
+    Returns
+    -------
+    patches : tuple of Patch
+        Of what differs.
+    now : Corrections
+    before : tuple of Patch
+        The marks as they were, where they are others now.
+    """
     patches: list[Patch] = []
-    marks: list[Patch] = []
-    for box, before, after in pieces:
-        patches += make_act(name, box, after, before).patches
-        corrections, changed = corrections.marked(box, after != before, corrected)
-        marks += changed
-    return Act(name, dtype.str, tuple(patches), marks=corrections.like(marks))
+    before: list[Patch] = []
+    for box, old, new in pieces:
+        patches += make_act("", box, new, old).patches
+        corrections, marks = corrections.marked(box, new != old, corrected)
+        before += marks
+    return tuple(patches), corrections, tuple(before)
 
 
 def _blocks_of(box: Region) -> Iterable[Index]:

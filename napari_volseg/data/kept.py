@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.history import Act, make_act, unpack
-from napari_volseg.data.parts import labeled_pieces, put_where
+from napari_volseg.data.parts import labeled_pieces, memory_of, put_where
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import box_shape, box_size, relative, whole_region
 
@@ -52,9 +52,7 @@ class KeptObject:
     @property
     def size_bytes(self) -> int:
         """About how much memory its voxels take."""
-        if isinstance(self.member, SparseLabels):
-            return sum(len(block.voxels) for block in self.member.blocks().values())
-        return int(self.member.nbytes)
+        return memory_of(self.member)
 
     def pieces(self) -> Iterator[tuple[Region, NDArray[np.bool_]]]:
         """Yield boxes of the volume that hold all of it, and where in them it is."""

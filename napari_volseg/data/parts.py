@@ -1,10 +1,11 @@
-"""Many boxes of labels at once, whether they are held in an array or in blocks."""
+"""Labels held in an array or in blocks: many boxes of them at once, and what they take."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from napari_volseg.data.history import PATCH_BYTES
 from napari_volseg.data.sparse_labels import SparseLabels, block_box, block_indices
 from napari_volseg.data.tiles import around, meet, relative, whole_region
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.sparse_labels import AnyLabels, Index
     from napari_volseg.data.tiles import Region
+
+
+def memory_of(labels: AnyLabels) -> int:
+    """Return about how many bytes labels take: an array, or their blocks as they are packed."""
+    if isinstance(labels, SparseLabels):
+        return sum(PATCH_BYTES + len(block.voxels) for block in labels.blocks().values())
+    return int(labels.nbytes)
 
 
 def parts_of(labels: AnyLabels, boxes: Sequence[Region]) -> list[tuple[Region, list[int]]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED, LabelClass, default_classes, with_classes
-from napari_volseg.data.corrections import marking_act
+from napari_volseg.data.corrections import mark_changes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, Patch, exchange, exchanging, make_act, pieces
 from napari_volseg.data.labels import ALL_LABELED, as_labels, check_integers
@@ -342,10 +342,9 @@ def _rewriting(
     for number, box in enumerate(boxes, start=1):
         before = labels[box]
         after = change(box, before)
-        act = marking_act(name, dtype, [(box, before, after)], corrections, False)
-        corrections = corrections.put(act.marks)
-        patches += act.patches
-        marks += act.marks
+        packed, corrections, marked = mark_changes([(box, before, after)], corrections, False)
+        patches += packed
+        marks += marked
         changed += int(np.count_nonzero(after != before))
         yield number / len(boxes)
     return Rewritten(Act(name, dtype.str, tuple(patches), marks=corrections.like(marks)), changed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from napari_volseg.data.history import PATCH_BYTES
+from napari_volseg.data.parts import memory_of
 from napari_volseg.data.sparse_labels import changed_boxes
 from napari_volseg.data.tiles import box_size
 
@@ -35,8 +35,7 @@ class Swap:
     @cached_property
     def size_bytes(self) -> int:
         """About how much memory its blocks take."""
-        blocks = (*self.before.blocks().values(), *self.after.blocks().values())
-        return sum(PATCH_BYTES + len(block.voxels) for block in blocks)
+        return memory_of(self.before) + memory_of(self.after)
 
     @property
     def voxels(self) -> int:

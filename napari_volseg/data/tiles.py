@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Region = tuple[slice, slice, slice]
 Border = Literal["mirror", "clip"]
 
+TILE = 128
+"""Edge, in voxels, of the tiles in which a mask of any size is looked at."""
+
 
 @dataclass(frozen=True)
 class Tile:

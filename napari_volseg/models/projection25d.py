@@ -40,8 +40,10 @@ from torch.nn import functional
 from napari_volseg.data.errors import InputError
 from napari_volseg.models.projections import (
     Detector,
+    Directions,
     Projection,
     backproject,
+    draw_directions,
     invert_mean,
     pool_by_two,
     project,
@@ -63,8 +65,6 @@ if TYPE_CHECKING:
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.plan import Triple
     from napari_volseg.sparse.pool import Pool, PoolCase
-
-Directions = tuple[float, ...]
 
 GAIN = 10.0
 """Factor on the normalized backprojection."""
@@ -292,12 +292,6 @@ def auto(cases: Sequence[Case], device: torch.device, training: TrainingConfig) 
     if device.type != "cpu":
         return common
     return replace(common, channels=8, levels=4, epoch_steps=10, learning_rate=3e-3)
-
-
-def draw_directions(parts: int, generator: torch.Generator) -> Directions:
-    """Draw a whole degree from each of so many equal parts of 180 degrees."""
-    places = torch.arange(parts) + torch.rand(parts, generator=generator, dtype=torch.float64)
-    return tuple((places * 180 / parts).floor().tolist())
 
 
 def path_balance(epoch: int) -> float:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Projection = Literal["maximum", "mean"]
+Directions = tuple[float, ...]
 
 RAYS_AT_ONCE = 2**22
 """Pairs of a voxel and a pixel in one group of directions; one takes 16 bytes."""
@@ -74,6 +75,12 @@ class Detector:
         a, b = sides
         along = a[:, None, :, None] * math.sin(angle) + b[None, :, None, :] * math.cos(angle)
         return along.permute(2, 3, 0, 1).flatten(0, 1).flatten(1) + (self.width - 1) / 2
+
+
+def draw_directions(parts: int, generator: torch.Generator) -> Directions:
+    """Draw a whole degree from each of so many equal parts of 180 degrees."""
+    places = torch.arange(parts) + torch.rand(parts, generator=generator, dtype=torch.float64)
+    return tuple((places * 180 / parts).floor().tolist())
 
 
 def project(

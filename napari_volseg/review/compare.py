@@ -23,9 +23,9 @@ from napari_volseg.data.sparse_labels import (
     labeled_boxes,
     unlabeled_like,
 )
-from napari_volseg.data.tiles import tile_grid
+from napari_volseg.data.tiles import TILE, tile_grid
 from napari_volseg.review.matching import Difference, ObjectCounts, match_objects
-from napari_volseg.review.metrics import TILE, Evaluation, evaluating
+from napari_volseg.review.metrics import Evaluation, evaluating
 from napari_volseg.review.objects import SMALLEST, finding_objects
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.sparse_labels import block_indices
-from napari_volseg.data.tiles import relative
+from napari_volseg.data.tiles import TILE, relative
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 NEIGHBORS: Final = 26
 """Voxels that touch, by a face, an edge or a corner, belong together."""
-
-TILE = 128
-"""Edge of a tile, in voxels."""
 
 LOOKING = 0.8
 """Part of the work that looking at the tiles is; the rest is to number what was found."""

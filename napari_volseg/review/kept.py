@@ -79,12 +79,56 @@ def put_kept(labels: NDArray[np.integer], region: Region, kept: Iterable[KeptObj
     ----------
     labels : integer, of the region's shape
     """
+    for one in near(kept, region):
+        common = meet(one.box, region)
+        inside = one.member[relative(common, one.box)]
+        labels[relative(common, region)][inside] = value_of(one)
+
+
+def near(kept: Iterable[KeptObject], region: Region) -> list[KeptObject]:
+    """Return those objects of which the boxes meet a region; there may be thousands."""
+    (z0, z1), (y0, y1), (x0, x1) = ((side.start, side.stop) for side in region)
+    found = []
     for one in kept:
-        # There may be thousands, of which few lie here.
-        if all(a.start < b.stop and b.start < a.stop for a, b in zip(one.box, region, strict=True)):
-            common = meet(one.box, region)
-            inside = one.member[relative(common, one.box)]
-            labels[relative(common, region)][inside] = value_of(one)
+        # Written out, it is ten times as fast: each stroke of a brush waits for it.
+        z, y, x = one.box
+        if z.start < z1 and z0 < z.stop and y.start < y1 and y0 < y.stop:
+            if x.start < x1 and x0 < x.stop:
+                found.append(one)
+    return found
+
+
+def contradictions(
+    region: Region,
+    before: NDArray[np.integer],
+    after: NDArray[np.integer],
+    kept: Iterable[KeptObject],
+) -> tuple[NDArray[np.bool_], list[KeptObject]]:
+    """Find where a change of an annotation gives kept objects another class than theirs.
+
+    Parameters
+    ----------
+    region : region
+    before, after : integer, of the region's shape
+        What becomes unlabeled contradicts nothing.
+
+    Returns
+    -------
+    where : bool, of the region's shape
+    against : list of KeptObject
+        The objects that lie there.
+    """
+    where, against = np.zeros(after.shape, bool), []
+    for one in kept:
+        common = meet(one.box, region)
+        inside = relative(common, region)
+        new = after[inside]
+        other = (new != before[inside]) & (new != UNLABELED) & (new != one.class_id)
+        other &= one.member[relative(common, one.box)]
+        if other.any():
+            where[inside] |= other
+            against.append(one)
+    return where, against
 
 
 def put_all_kept(labels: AnyLabels, kept: Iterable[KeptObject]) -> None:

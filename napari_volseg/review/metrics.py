@@ -13,7 +13,7 @@ from napari_volseg.data.annotation import BACKGROUND, UNLABELED, Annotation
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.progress import result_of
 from napari_volseg.data.sparse_labels import SparseLabels
-from napari_volseg.data.tiles import tile_grid
+from napari_volseg.data.tiles import TILE, tile_grid
 from napari_volseg.review.surface_distances import collect_surfaces, distances
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from napari_volseg.review.surface_distances import SurfacePart, Surfaces
 
     Integers = NDArray[np.integer[Any]]
-
-TILE = 128
-"""Edge, in voxels, of the tiles that are looked at."""
 
 LOOKING = 0.5
 """Part of the work that looking at the tiles is; the rest is to measure distances."""

@@ -9,16 +9,17 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.annotation import AXIS_OF_VIEW, VIEW_OF_AXIS
-from napari_volseg.widgets.acts import act_on
+from napari_volseg.widgets.acts import act_on, mark_complete
 from napari_volseg.widgets.between import BetweenPanel
 from napari_volseg.widgets.class_table import KEYS, ClassTable, class_key
 from napari_volseg.widgets.clear_import import MENU_KEY, ClearImport
 from napari_volseg.widgets.keys import CLASS_KEY, HELP_KEY, Key, LayerKeys
-from napari_volseg.widgets.layers import mark_complete, show_slice, turn, visible_slice, watch_slice
+from napari_volseg.widgets.layers import show_slice, turn, visible_slice, watch_slice
 from napari_volseg.widgets.paint_next import SUGGESTED_KEY, PaintNext
 from napari_volseg.widgets.parts import button, column, label, on_click, row
 from napari_volseg.widgets.slices import SliceList
 from napari_volseg.widgets.undo_buttons import UndoButtons
+from napari_volseg.widgets.verdicts import locked_in
 
 if TYPE_CHECKING:
     from napari_volseg.widgets.jobs import Background
@@ -91,7 +92,8 @@ class AnnotateStep(QWidget):
         self._complete = button(
             f"Mark complete  {COMPLETE_KEY}",
             "mark slice complete",
-            "Fill what is unlabeled in this slice with background. Undo takes it back.",
+            "Fill what is unlabeled in this slice with background, but accepted objects with "
+            "their class. Undo takes it back.",
         )
         self._next = button(
             f"Next painted  {NEXT_KEY}",
@@ -165,7 +167,8 @@ class AnnotateStep(QWidget):
         """Fill what is unlabeled in the visible slice with background."""
         layer = self._session.annotation
         if layer is not None:
-            fill = partial(mark_complete, self._session.viewer, layer)
+            locked = locked_in(self._session)
+            fill = partial(mark_complete, self._session.viewer, layer, locked)
             act_on(layer, "mark complete", fill, "this slice is complete already")
 
     def go_to_next(self) -> None:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QProgressBar, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import unlabeled_like
 from napari_volseg.data.tiles import slice_region
-from napari_volseg.widgets.acts import act_on, acting
+from napari_volseg.widgets.acts import act_on, acting, fill_unlabeled
 from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.keys import Key
 from napari_volseg.widgets.layers import (
     classes_of,
-    fill_unlabeled,
     set_classes,
     slice_on_view,
 )
+from napari_volseg.widgets.long_work import ProgressBar
 from napari_volseg.widgets.parts import button, column, label, named, row
 from napari_volseg.widgets.proposals import hatched, new_proposals
 from napari_volseg.widgets.verdicts import corrections_of
@@ -80,14 +80,14 @@ class BetweenPanel(QWidget):
             "Propose labels for the slices between the painted ones of this view, from their "
             "outlines and the image. Nothing is painted until you accept it.",
         )
-        self._cancel = button("Cancel", "cancel filling", "Stop; what is proposed so far stays.")
         self._copy = button(
             f"Copy neighbor  {COPY_KEY}",
             "copy the nearest painted slice",
             "Copy the nearest painted slice of this view to where this slice is unlabeled.",
         )
-        self._bar = named(QProgressBar(), "filling progress", "How much is proposed.")
-        self._bar.setRange(0, 100)
+        self._progress = ProgressBar(
+            "filling", "How much is proposed.", "Stop; what is proposed so far stays."
+        )
         self._state = label(role="hint", name="what is proposed")
         self._accept = button(
             f"Accept slice  {ACCEPT_KEY}",
@@ -111,9 +111,9 @@ class BetweenPanel(QWidget):
         self._open = QWidget()
         accepting = row(self._accept, self._accept_all, self._dismiss)
         column(self._open, [self._state, accepting, self._learn])
-        column(self, [row(self._fill, self._cancel, self._copy), self._bar, self._open])
+        column(self, [row(self._fill, self._copy), self._progress, self._open])
         self._fill.clicked.connect(self.fill)
-        self._cancel.clicked.connect(self.job.cancel)
+        self._progress.cancelled.connect(self.job.cancel)
         self._copy.clicked.connect(self.copy_neighbor)
         self._accept.clicked.connect(self.accept_slice)
         self._accept_all.clicked.connect(self.accept_all)
@@ -145,12 +145,13 @@ class BetweenPanel(QWidget):
         self._axis = axis
         self._proposed = unlabeled_like(annotation.data, annotation.data.dtype)
         labels = annotation.data.copy()
+        self._progress.begin()
         self.job.start(propose_on, volume, labels, axis, index, corrections_of(annotation))
         self._show()
 
     def _on_proposal(self, proposal: Proposal) -> None:
         annotation, region, labels = self._session.annotation, proposal.region, proposal.labels
-        self._bar.setValue(round(100 * proposal.fraction))
+        self._progress.show_fraction(proposal.fraction)
         if region is None or labels is None or self._proposed is None or annotation is None:
             return
         if self._layer is None:
@@ -248,11 +249,9 @@ class BetweenPanel(QWidget):
 
     def _show(self) -> None:
         running, annotation = self.job.running, self._session.annotation
-        self._fill.setVisible(not running)
-        self._fill.setEnabled(annotation is not None)
+        self._fill.setEnabled(annotation is not None and not running)
         self._copy.setEnabled(annotation is not None)
-        self._cancel.setVisible(running)
-        self._bar.setVisible(running)
+        self._progress.setVisible(running)
         self._open.setVisible(bool(self._slices))
         learned = self._slices and self._learn.isChecked()
         self._session.proposals = self._proposed if learned else None

@@ -77,7 +77,9 @@ class ClearImport(QFrame):
             "layer. Undo takes it back.",
         )
         self.button.clicked.connect(self.open_menu)
-        self.work = LongWork("this change", "Leave the annotation as it is.")
+        self.work = LongWork(
+            "this change", "How much of it is done.", "Leave the annotation as it is.", titled=True
+        )
         self.work.cancelled.connect(self._say_cancelled)
         self._worked_on: Labels | None = None
         self._build()

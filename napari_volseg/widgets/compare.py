@@ -13,7 +13,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QCheckBox,
-    QProgressBar,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -25,7 +24,6 @@ from napari_volseg.data.units import short_unit
 from napari_volseg.widgets.differences import Differences
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.header import LayerChoice
-from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.keys import COMPARE_KEY, REPORT_KEY
 from napari_volseg.widgets.layers import (
     ANNOTATION,
@@ -36,6 +34,7 @@ from napari_volseg.widgets.layers import (
     noted,
     show_slice,
 )
+from napari_volseg.widgets.long_work import LongWork
 from napari_volseg.widgets.parts import (
     button,
     column,
@@ -80,7 +79,6 @@ class ComparePanel(QWidget):
         self._session = session
         self._background = background
         self._memory = memory
-        self.job = Job(self)
         # What the user picked, and what is compared: the same, or the first that fits.
         self._picked: dict[str, Labels | None] = {"a": None, "b": None}
         self._a: Labels | None = None
@@ -88,9 +86,6 @@ class ComparePanel(QWidget):
         self._comparing: tuple[Labels, ...] = ()
         self._layer: Labels | None = None
         self._build()
-        self.job.yielded.connect(self._on_event)
-        self.job.refused.connect(partial(say, self._state))
-        self.job.ended.connect(self._show)
         for signal in (session.changed.layers, session.changed.prediction, session.changed.image):
             signal.connect(self._show_choice)
         session.changed.busy.connect(self._on_busy)
@@ -119,9 +114,7 @@ class ComparePanel(QWidget):
             "list of layers shows them again.",
             primary=True,
         )
-        self._cancel = button("Cancel", "cancel comparing", "Stop; nothing is changed.")
-        self._bar = named(QProgressBar(), "comparing", "Distances take longest.")
-        self._bar.setRange(0, 100)
+        self.work = LongWork("comparing", "Distances take longest.", "Stop; nothing is changed.")
         self._state = label(name="state of comparing")
         self._legend = label(name="legend of the agreement")
         self._scores = _table(
@@ -158,8 +151,8 @@ class ComparePanel(QWidget):
                 row(label("A"), self._choice_a, stretch=1),
                 row(label("B"), self._choice_b, stretch=1),
                 self._hint,
-                row(self._compare, self._cancel, self._from_zero),
-                self._bar,
+                row(self._compare, self._from_zero),
+                self.work,
                 self._state,
                 self._result,
             ],
@@ -167,7 +160,6 @@ class ComparePanel(QWidget):
         self._choice_a.chosen.connect(partial(self._pick, "a"))
         self._choice_b.chosen.connect(partial(self._pick, "b"))
         self._compare.clicked.connect(self.compare)
-        self._cancel.clicked.connect(self._on_cancel)
         self._scores.itemSelectionChanged.connect(self._show_class)
         self._save.clicked.connect(self.save_report)
         for axis, view in enumerate(self._views):
@@ -205,7 +197,7 @@ class ComparePanel(QWidget):
         self._show_choice()
 
     def _forget(self) -> None:
-        self.job.cancel()
+        self.work.cancel()
         self._compared: Compared | None = None
         say(self._state, "")
         self._show()
@@ -213,24 +205,18 @@ class ComparePanel(QWidget):
     def compare(self) -> None:
         """Compare the two masks, in the background."""
         a, b, volume = self._a, self._b, self._session.volume
-        if a is None or b is None or volume is None or self.job.running:
+        if a is None or b is None or volume is None or self.work.working:
             return
         say(self._state, "")
-        masks = [(_copied(layer), classes_of(layer), layer.name) for layer in (a, b)]
+        one, other = ((_copied(layer), classes_of(layer), layer.name) for layer in (a, b))
         self._comparing = (a, b)
-        self._bar.setValue(0)
-        self.job.start(compare_masks, *masks, volume, self._from_zero.isChecked())
+        self.work.run(
+            partial(compare_masks, one, other, volume, self._from_zero.isChecked()),
+            done=self._on_compared,
+            failed=self._show,
+            refused=partial(say, self._state),
+        )
         self._show()
-
-    def _on_cancel(self) -> None:
-        self.job.cancel()
-        self._show()
-
-    def _on_event(self, event: float | Compared) -> None:
-        if isinstance(event, Compared):
-            self._on_compared(event)
-        else:
-            self._bar.setValue(round(100 * event))
 
     def _on_compared(self, compared: Compared) -> None:
         self._compared = compared
@@ -340,17 +326,15 @@ class ComparePanel(QWidget):
             self._background.run(save_report, path, compared, done=say_saved)
 
     def _show(self) -> None:
-        running = self.job.running
+        running = self.work.working
         two = self._a is not None and self._b is not None and self._a is not self._b
         self._hint.setVisible(len(self._candidates()) < 2)
         self._compare.setEnabled(two and not running)
-        self._cancel.setVisible(running)
-        self._bar.setVisible(running)
         self._result.setVisible(self._compared is not None and not running)
 
     def shutdown(self) -> None:
         """Drop what the thread still says."""
-        self.job.shutdown()
+        self.work.shutdown()
 
 
 def _copied(layer: Labels) -> Any:

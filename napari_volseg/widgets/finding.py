@@ -9,7 +9,7 @@ from napari_volseg.review.kept import finding_around, put_all_kept
 from napari_volseg.review.queue import measure_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.sparse_labels import AnyLabels
@@ -40,23 +40,19 @@ def find_objects_of(
     kept: Sequence[KeptObject],
     volume: Volume,
     doubt: AnyLabels | None,
-) -> Iterator[float | FoundObjects]:
+) -> Generator[float, None, FoundObjects]:
     """Find the objects of a mask of a volume, around those that are kept, and measure them.
+
+    Yields how much is done, 0 to 1.
 
     Parameters
     ----------
     labels : uint8 or uint16 (Z, Y, X), numpy or ``SparseLabels``
         The mask; objects that are kept are put into it.
-
-    Yields
-    ------
-    float, then FoundObjects
-        How much is done, 0 to 1.
     """
-    yield 0.0
     around = yield from finding_around(labels, kept)
     put_all_kept(labels, around.kept.values())
     objects = around.objects
     numbers = [found.id for found in objects.found]
     measured = measure_objects(objects, numbers, volume.spacing, doubt)
-    yield FoundObjects(objects, labels, tuple(measured), around.kept, around.unfit)
+    return FoundObjects(objects, labels, tuple(measured), around.kept, around.unfit)

@@ -26,6 +26,9 @@ ANNOTATE_KEY, TRAIN_KEY, PREDICT_KEY, REVIEW_KEY = "Shift+A", "Shift+T", "Shift+
 
 NEW_KEY, CLASS_KEY = "Shift+N", "Shift+M"
 
+ACCEPT_KEY, REJECT_KEY, FIX_KEY = "A", "R", "W"
+"""Of the object in review."""
+
 COMPARE_KEY, REPORT_KEY = "Shift+C", "Shift+E"
 
 NAPARIS = {

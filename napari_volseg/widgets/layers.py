@@ -13,7 +13,6 @@ from napari.utils.transforms import CompositeAffine
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import History
-from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.large import labels_for
 from napari_volseg.widgets.geometry import volume_from_layer
@@ -307,85 +306,3 @@ def _units_per_layer_unit(viewer: ViewerModel, layer: Layer) -> NDArray[np.float
         return np.ones(3)
     pairs = zip(layer.units, units[-3:], strict=True)
     return np.array([1.0 if a == b else float((1 * a).to(b).magnitude) for a, b in pairs])
-
-
-def mark_complete(viewer: ViewerModel, layer: Labels) -> int:
-    """Fill what is unlabeled in the visible slice with background: one act of napari's undo.
-
-    Returns
-    -------
-    int
-        Voxels filled.
-
-    Raises
-    ------
-    InputError
-        If no slice is on view.
-    """
-    axis, index = slice_on_view(viewer, layer)
-    unlabeled = layer.data[slice_region(layer.data.shape, axis, index)] == UNLABELED
-    if not unlabeled.any():
-        return 0
-    _show(layer)
-    start = np.array(np.unravel_index(unlabeled.argmax(), unlabeled.shape))
-    start[axis] = index
-    before = (layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels)
-    layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = False, 2, False
-    try:
-        layer.fill(start, BACKGROUND)
-    finally:
-        layer.contiguous, layer.n_edit_dimensions, layer.preserve_labels = before
-    return int(np.count_nonzero(unlabeled))
-
-
-def copy_slice(viewer: ViewerModel, annotation: Labels, prediction: Labels) -> int:
-    """Copy the visible slice of a prediction to where the annotation is unlabeled.
-
-    One act of napari's undo.
-
-    Returns
-    -------
-    int
-        Voxels copied.
-
-    Raises
-    ------
-    InputError
-        If no slice is on view.
-    """
-    region = slice_region(annotation.data.shape, *slice_on_view(viewer, annotation))
-    return fill_unlabeled(annotation, region, prediction.data[region])
-
-
-def fill_unlabeled(layer: Labels, region: Region, labels: NDArray[np.integer]) -> int:
-    """Write labels of a region to where a layer is unlabeled: one act of napari's undo.
-
-    Returns
-    -------
-    int
-        Voxels written.
-    """
-    return set_voxels(layer, region, (layer.data[region] == UNLABELED) & (labels != 0), labels)
-
-
-def set_voxels(
-    layer: Labels, region: Region, where: NDArray[np.bool_], labels: NDArray[np.integer]
-) -> int:
-    """Write labels of a region to some of its voxels: one act of napari's undo.
-
-    Returns
-    -------
-    int
-        Voxels written.
-    """
-    found = zip(np.nonzero(where), region, strict=True)
-    indices = tuple(positions + side.start for positions, side in found)
-    if len(indices[0]):
-        _show(layer)
-        layer.data_setitem(indices, labels[where].astype(layer.data.dtype))
-    return len(indices[0])
-
-
-def _show(layer: Labels) -> None:
-    """Let what is to be written be seen; napari fails to write into what it never drew."""
-    layer.visible = True

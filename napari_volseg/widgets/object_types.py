@@ -13,7 +13,6 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
-    QProgressBar,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -34,6 +33,7 @@ from napari_volseg.widgets.layers import (
     note,
     show_slice,
 )
+from napari_volseg.widgets.long_work import ProgressBar
 from napari_volseg.widgets.parts import (
     DOT,
     button,
@@ -112,9 +112,7 @@ class TypesPanel(QWidget):
             "Learn from the examples, then give every object a type.",
             primary=True,
         )
-        self._cancel = button("Cancel", "cancel sorting", "Stop; nothing is changed.")
-        self._bar = named(QProgressBar(), "sorting progress", "How much is done.")
-        self._bar.setRange(0, 100)
+        self._progress = ProgressBar("sorting", "How much is done.", "Stop; nothing is changed.")
         self._state = label(name="state of sorting")
         self._table = table(
             COLUMNS, 1, "sorted objects", "The least sure first; select one to see it."
@@ -136,7 +134,7 @@ class TypesPanel(QWidget):
             [
                 row(label("type"), self._type, self._pick, stretch=1),
                 self._examples,
-                row(label("time"), self._minutes, self._sort, self._cancel, stretch=2),
+                row(label("time"), self._minutes, self._sort, stretch=2),
             ],
         )
         column(
@@ -144,7 +142,7 @@ class TypesPanel(QWidget):
             [
                 self._hint,
                 self._with_objects,
-                self._bar,
+                self._progress,
                 self._state,
                 self._table,
                 row(self._save),
@@ -152,7 +150,7 @@ class TypesPanel(QWidget):
         )
         self._pick.toggled.connect(self._on_picking)
         self._sort.clicked.connect(self.sort)
-        self._cancel.clicked.connect(self.job.cancel)
+        self._progress.cancelled.connect(self.job.cancel)
         self._table.itemSelectionChanged.connect(self._show_selected)
         self._save.clicked.connect(self.save_table)
 
@@ -266,13 +264,13 @@ class TypesPanel(QWidget):
         known = set(self._given.values())
         types = [c for c in self._classes() if c.id in known]
         config = ObjectConfig(minutes=self._minutes.value())
-        self._bar.setValue(0)
+        self._progress.begin()
         self.job.start(sort_objects, volume, objects, dict(self._given), types, config)
         self._session.set_busy("sorting")
 
     def _on_event(self, event: Progress | SortedObjects) -> None:
         if not isinstance(event, SortedObjects):
-            self._bar.setValue(round(100 * event.fraction))
+            self._progress.show_fraction(event.fraction)
             return
         self._rows = event.rows
         layer = self._types_layer()
@@ -338,10 +336,8 @@ class TypesPanel(QWidget):
         self._with_objects.setVisible(found)
         for control in (self._type, self._pick, self._minutes):
             control.setEnabled(not running)
-        self._sort.setVisible(not running)
-        self._sort.setEnabled(found and not self._why_not_sort())
-        self._cancel.setVisible(running)
-        self._bar.setVisible(running)
+        self._sort.setEnabled(found and not running and not self._why_not_sort())
+        self._progress.setVisible(running)
         self._table.setVisible(bool(self._rows))
         self._save.setVisible(bool(self._rows))
         say(self._examples, self._examples_text() if found else "")

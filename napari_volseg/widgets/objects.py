@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QProgressBar, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_volseg.data.tiles import center_of
 from napari_volseg.widgets.finding import FoundObjects, find_objects_of
-from napari_volseg.widgets.jobs import Job
 from napari_volseg.widgets.keys import REVIEW_KEY
 from napari_volseg.widgets.layers import classes_of, noted
+from napari_volseg.widgets.long_work import LongWork
 from napari_volseg.widgets.object_types import TypesPanel
-from napari_volseg.widgets.parts import button, column, count, label, named, row, say
+from napari_volseg.widgets.parts import button, column, count, label, row, say
 from napari_volseg.widgets.queue import QueuePanel
 from napari_volseg.widgets.surfaces import SurfaceSaver
 from napari_volseg.widgets.verdicts import kept_in
@@ -51,10 +51,6 @@ class ObjectsPanel(QWidget):
         super().__init__()
         self._session = session
         self._volume: Volume | None = None
-        # What is to be searched, and what the job searches: one that was cancelled takes a while.
-        self._asked: tuple[Labels, AnyLabels, Volume] | None = None
-        self._searched: tuple[Labels, AnyLabels, Volume] | None = None
-        self.job = Job(self)
         self._objects: Objects | None = None
         self._find = button(
             f"Find objects  {REVIEW_KEY}",
@@ -62,9 +58,9 @@ class ObjectsPanel(QWidget):
             "Every connected region of one class of the prediction is an object.",
         )
         self._found = label(role="muted", name="objects found")
-        self._bar = named(QProgressBar(), "finding progress", "How much of the mask is searched.")
-        self._bar.setRange(0, 100)
-        self._cancel = button("Cancel", "cancel finding", "Stop; the mask stays as it is.")
+        self.work = LongWork(
+            "finding", "How much of the mask is searched.", "Stop; the mask stays as it is."
+        )
         self._unfit = label(role="warning", name="verdicts that do not fit")
         self.queue = QueuePanel(session, background, memory, undo)
         self.types = TypesPanel(session, background, memory)
@@ -73,17 +69,13 @@ class ObjectsPanel(QWidget):
             self,
             [
                 row(self._find, self._found, stretch=1),
-                row(self._bar, self._cancel, stretch=0),
+                self.work,
                 self._unfit,
                 self.queue,
                 self._surfaces,
             ],
         )
         self._find.clicked.connect(self.find)
-        self._cancel.clicked.connect(self.forget)
-        self.job.yielded.connect(self._on_event)
-        self.job.refused.connect(partial(say, self._found))
-        self.job.ended.connect(self._on_ended)
         self.queue.reviewed.connect(self._on_reviewed)
         session.changed.prediction.connect(self.forget)
         session.changed.busy.connect(self._show)
@@ -100,8 +92,7 @@ class ObjectsPanel(QWidget):
 
     def forget(self) -> None:
         """Forget the objects: the prediction they were found in is gone, or another one now."""
-        self._asked = None
-        self.job.cancel()
+        self.work.cancel()
         say(self._found, "")
         self.queue.end()
         self._show()
@@ -112,39 +103,20 @@ class ObjectsPanel(QWidget):
         if prediction is None or volume is None or self._session.busy:
             return
         self.forget()
-        self._asked = prediction, prediction.data, volume
         say(self._found, "Looking for them\N{HORIZONTAL ELLIPSIS}")
-        if not self.job.running:
-            self._start()
-
-    def _start(self) -> None:
-        if self._asked is None:
-            return
-        self._searched = self._asked
-        prediction, mask, volume = self._asked
-        self._bar.setValue(0)
+        mask = prediction.data
         doubt, kept = noted(prediction).get("doubt"), kept_in(self._session)
-        self.job.start(find_objects_of, mask.copy(), kept, volume, doubt)
+        self.work.run(
+            partial(find_objects_of, mask.copy(), kept, volume, doubt),
+            done=partial(self._on_found, prediction, mask, volume),
+            failed=partial(say, self._found, ""),
+            refused=partial(say, self._found),
+        )
 
-    def _on_ended(self) -> None:
-        if self._asked is self._searched:
-            self._asked = None
-        self._start()
-        self._show()
-
-    def _on_event(self, event: float | FoundObjects) -> None:
-        if isinstance(event, FoundObjects):
-            self._on_found(event)
-        else:
-            self._bar.setValue(round(100 * event))
-            # Of a mask that is searched at once, nothing is told.
-            self._show_progress(event > 0)
-
-    def _on_found(self, found: FoundObjects) -> None:
-        asked, self._asked = self._asked, None
-        if asked is None:
-            return
-        prediction, mask, volume = asked
+    def _on_found(
+        self, prediction: Labels, mask: AnyLabels, volume: Volume, found: FoundObjects
+    ) -> None:
+        say(self._found, "")
         if prediction is not self._session.prediction or mask is not prediction.data:
             return
         self._volume = volume
@@ -176,15 +148,10 @@ class ObjectsPanel(QWidget):
             say(self._found, f"{count(len(objects.found))} objects")
         for panel in (self.queue, self._surfaces):
             panel.setVisible(objects is not None)
-        self._show_progress(self._asked is not None and self.job.running and self._bar.value() > 0)
-
-    def _show_progress(self, shown: bool) -> None:
-        self._bar.setVisible(shown)
-        self._cancel.setVisible(shown)
 
     def shutdown(self) -> None:
         """End the threads, and let go of the layers."""
-        self.job.shutdown()
+        self.work.shutdown()
         self.queue.shutdown()
         self.types.shutdown()
         self._surfaces.shutdown()

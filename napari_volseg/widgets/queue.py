@@ -25,7 +25,7 @@ from napari_volseg.review.queue import (
 from napari_volseg.widgets.files import ask_where_to_save, say_saved
 from napari_volseg.widgets.fix_tools import FixTools
 from napari_volseg.widgets.geometry import voxel_under
-from napari_volseg.widgets.keys import Key, LayerKeys
+from napari_volseg.widgets.keys import ACCEPT_KEY, FIX_KEY, REJECT_KEY, Key, LayerKeys
 from napari_volseg.widgets.layers import center_on, classes_of, show_slice, visible_slice
 from napari_volseg.widgets.object_list import ObjectList
 from napari_volseg.widgets.outline import Outline
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo
 
-ACCEPT_KEY, REJECT_KEY, FIX_KEY = "A", "R", "W"
 NEXT_KEY, BACK_KEY = "J", "K"
 
 TABLE_SUFFIXES = {".csv": "CSV table"}
@@ -89,9 +88,9 @@ class QueuePanel(QWidget):
         self._accept = button(
             f"Accept  {ACCEPT_KEY}",
             "accept object",
-            "It is right: lock it, so that no new prediction changes it. Undo, or pressing it "
-            "again, unlocks it. Several rows selected in the table (Ctrl+A: all) are locked "
-            "at once.",
+            "It is right: lock it, so that no new prediction changes it, and no brush. Undo, or "
+            "pressing it again, unlocks it. Several rows selected in the table (Ctrl+A: all) are "
+            "locked at once.",
             primary=True,
         )
         self._reject = button(

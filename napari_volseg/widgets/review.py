@@ -11,9 +11,9 @@ from qtpy.QtWidgets import QTableWidgetItem, QWidget
 
 from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.units import short_unit
-from napari_volseg.widgets.acts import act_on
+from napari_volseg.widgets.acts import act_on, copy_slice
 from napari_volseg.widgets.compare import ComparePanel
-from napari_volseg.widgets.layers import classes_of, copy_slice
+from napari_volseg.widgets.layers import classes_of
 from napari_volseg.widgets.objects import ObjectsPanel
 from napari_volseg.widgets.parts import (
     button,

@@ -28,11 +28,10 @@ from napari_volseg.review.edits import (
     restore,
     say_of,
 )
-from napari_volseg.review.kept import cut_out_all, most_shared, overlap, put_kept
+from napari_volseg.review.kept import cut_out_all, most_shared, overlap
 from napari_volseg.review.queue import (
     ACCEPTED,
     CORRECTED,
-    LOCKED,
     REJECTED,
     UNREVIEWED,
     MeasuredObject,
@@ -40,8 +39,8 @@ from napari_volseg.review.queue import (
 )
 from napari_volseg.review.reshape import painted
 from napari_volseg.widgets.layers import classes_of, history_of, noted
+from napari_volseg.widgets.locks import Locks
 from napari_volseg.widgets.parts import count
-from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.verdicts import keep_in, kept_in
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Act
     from napari_volseg.data.kept import KeptObject
-    from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
     from napari_volseg.widgets.finding import FoundObjects
@@ -84,17 +82,17 @@ class Reviewing:
         self._session = session
         self._background = background
         self._undo = undo
+        self._locks = Locks(session, self)
+        undo.hold = self._locks.hold
         self._edits: WeakKeyDictionary[Act, Edit] = WeakKeyDictionary()
         self._working = False
-        self._prediction: Labels | None = None
         self._clear()
         undo.recorded.connect(self._on_recorded)
         undo.exchanged.connect(self._on_exchanged)
 
     def _clear(self) -> None:
-        if self._prediction is not None:
-            self._prediction.events.paint.disconnect(self._protect)
-        self._prediction = None
+        self._locks.watch(None)
+        self._prediction: Labels | None = None
         self._review: Review | None = None
         self._volume: Volume | None = None
         self._kept: dict[int, KeptObject] = {}
@@ -114,7 +112,7 @@ class Reviewing:
         take_over(prediction.data, found.mask, [one.box for one in found.kept.values()])
         prediction.refresh(extent=False)
         keep_in(self._session, self._all_kept())
-        prediction.events.paint.connect(self._protect)
+        self._locks.watch(prediction)
         self.changed.emit(frozenset(self.measured))
 
     def end(self) -> None:
@@ -131,6 +129,16 @@ class Reviewing:
     def painting(self, number: int) -> None:
         self._painting = number
         self._undo.correcting = self._session.annotation if number else None
+
+    @property
+    def fixed(self) -> KeptObject | None:
+        """The object that strokes change."""
+        return self._kept.get(self.painting)
+
+    @property
+    def kept(self) -> Mapping[int, KeptObject]:
+        """The objects of which something was said, as they are now, by their ids."""
+        return self._kept
 
     def _all_kept(self) -> tuple[KeptObject, ...]:
         return (*self._kept.values(), *self.unfit)
@@ -386,16 +394,3 @@ class Reviewing:
         """Whether anything is said of the object that lies where this one does."""
         number = 0 if self.objects is None else most_shared(self.objects.labels, one)[0]
         return self.state(number) != UNREVIEWED
-
-    def _protect(self, event: Any) -> None:
-        """Put back what a brush took from a locked object, where the prediction was unlocked."""
-        box, _, _ = stroke_of(event.value, event.source.data)
-        QTimer.singleShot(0, partial(self._put_kept, box))
-
-    def _put_kept(self, box: Region) -> None:
-        if self._prediction is not None and self.possible:
-            locked = [one for one in self._kept.values() if one.state in LOCKED]
-            values = self._prediction.data[box]
-            put_kept(values, box, locked)
-            self._prediction.data[box] = values
-            self._prediction.refresh(extent=False)

@@ -14,11 +14,12 @@ import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
-from napari_volseg.data.corrections import Corrections
-from napari_volseg.data.history import Act, Exchange, History, exchange, make_act
+from napari_volseg.data.corrections import Corrections, mark_changes
+from napari_volseg.data.history import Act, Exchange, History, exchange
 from napari_volseg.data.rewriting import prepare, preparing, removal
 from napari_volseg.data.sparse_labels import changed_boxes
 from napari_volseg.review.kept import said_after
+from napari_volseg.widgets.acts import stroke_name
 from napari_volseg.widgets.layers import (
     classes_of,
     history_of,
@@ -31,13 +32,12 @@ from napari_volseg.widgets.strokes import stroke_of
 from napari_volseg.widgets.verdicts import corrections_of, review_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari.layers import Labels
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
-    from napari_volseg.data.history import Patch
     from napari_volseg.data.kept import KeptObject
     from napari_volseg.data.rewriting import MakeAct, MakeActLong
     from napari_volseg.data.sparse_labels import AnyLabels
@@ -47,13 +47,12 @@ if TYPE_CHECKING:
     from napari_volseg.widgets.session import Session
 
     Deliver = Callable[[Callable[[], None]], None]
+    Hold = Callable[[Labels, Region, NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 AT_ONCE_VOXELS = 128**3
 """Larger acts are undone in the background, so that the window stays fluid."""
 
 HAND_MS = 50
-NAMES = {"paint": "stroke", "erase": "erase", "fill": "fill", "polygon": "polygon"}
-"""What the acts of napari's tools are called, by the layer's mode."""
 
 
 class Undo(QObject):
@@ -63,6 +62,8 @@ class Undo(QObject):
     ----------
     correcting : Labels or None
         The annotation in which what is done now is a correction, not paint.
+    hold : callable (layer, box, before, after) -> after, or None
+        Says what a stroke may leave in a box of an annotation, and puts the rest back.
 
     Signals
     -------
@@ -84,6 +85,7 @@ class Undo(QObject):
         self._background = background
         self._working = False
         self.correcting: Labels | None = None
+        self.hold: Hold | None = None
         # The data that each layer had at the last look: napari does not tell what it replaces.
         self._data: dict[Labels, AnyLabels] = {}
         session.changed.annotation.connect(self._follow)
@@ -320,9 +322,11 @@ class Undo(QObject):
 
     def _on_paint(self, event: Any) -> None:
         layer = event.source
-        name = noted(layer).get("act") or NAMES.get(str(layer.mode), "edit")
-        stroke = stroke_of(event.value, layer.data)
-        self._change(layer, Act(name, layer.data.dtype.str), [stroke])
+        box, before, after = stroke_of(event.value, layer.data)
+        if self.hold is not None:
+            after = self.hold(layer, box, before, after)
+        back = Act(stroke_name(layer), layer.data.dtype.str)
+        self._change(layer, back, [(box, before, after)])
         # napari keeps it too; out of step with ours, its undo would do harm.
         event.value.clear()
 
@@ -360,19 +364,17 @@ class Undo(QObject):
             That undoes it, but for the labels.
         pieces : iterable of (box, before, after)
         """
-        corrected = layer is self.correcting
-        corrections = corrections_of(layer)
-        patches: list[Patch] = []
-        marks: list[Patch] = []
         put: set[int] = set()
-        for box, before, after in pieces:
-            changed = before != after
-            corrections, marked = corrections.marked(box, changed, corrected)
-            marks += marked
-            patches += make_act(back.name, box, before, after).patches
-            put.update(np.flatnonzero(np.bincount(after[changed])).tolist())
-        note(layer, corrections=corrections)
-        back = replace(back, patches=tuple(patches), marks=tuple(marks))
+
+        def reversed_pieces() -> Iterator[tuple[Region, NDArray[Any], NDArray[Any]]]:
+            for box, before, after in pieces:
+                put.update(np.flatnonzero(np.bincount(after[before != after])).tolist())
+                yield box, after, before
+
+        corrected = layer is self.correcting
+        patches, now, marks = mark_changes(reversed_pieces(), corrections_of(layer), corrected)
+        note(layer, corrections=now)
+        back = replace(back, patches=patches, marks=marks)
         if back.voxels <= AT_ONCE_VOXELS:
             # In what is larger, a look in the background finds new classes; they are no act.
             had, known = classes_of(layer), self._session.classes_with(put)

@@ -10,6 +10,8 @@ from napari_volseg.review.queue import LOCKED
 from napari_volseg.widgets.layers import note, noted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari.layers import Labels
 
     from napari_volseg.data.kept import KeptObject
@@ -37,8 +39,13 @@ def kept_in(session: Session) -> tuple[KeptObject, ...]:
 
 
 def locked_in(session: Session) -> list[KeptObject]:
-    """Return the objects that no new prediction changes."""
-    return [one for one in kept_in(session) if one.state in LOCKED]
+    """Return the objects that no new prediction changes, and no brush."""
+    return locked_among(kept_in(session))
+
+
+def locked_among(kept: Iterable[KeptObject]) -> list[KeptObject]:
+    """Return those of some objects that are locked."""
+    return [one for one in kept if one.state in LOCKED]
 
 
 def keep_in(session: Session, kept: tuple[KeptObject, ...]) -> None:

@@ -280,8 +280,8 @@ class Compared:
 
 def compare_masks(
     a: GivenMask, b: GivenMask, volume: Volume, from_zero: bool
-) -> Iterator[float | Compared]:
-    """Compare two masks of a volume.
+) -> Generator[float, None, Compared]:
+    """Compare two masks of a volume; yield how much is done, 0 to 1.
 
     Parameters
     ----------
@@ -292,11 +292,6 @@ def compare_masks(
     ------
     InputError
         As ``review.compare.compare``.
-
-    Yields
-    ------
-    float, then Compared
-        How much is done, 0 to 1; at the end, what was found.
     """
     from napari_volseg.review.compare import AGREEMENT_CLASSES, comparing, most_different_slices
 
@@ -305,7 +300,7 @@ def compare_masks(
         *masks, names=(a[2], b[2]), spacing=volume.spacing, unit=volume.unit
     )
     most_different = most_different_slices(comparison.agreement)
-    yield Compared(comparison, volume, AGREEMENT_CLASSES, most_different)
+    return Compared(comparison, volume, AGREEMENT_CLASSES, most_different)
 
 
 def _as_annotation(given: GivenMask, from_zero: bool) -> Annotation:
@@ -344,13 +339,10 @@ def save_surfaces(
     numbers: Sequence[int],
     volume: Volume,
     classes: Sequence[LabelClass],
-) -> Iterator[float | Path]:
-    """Write the surfaces of objects (by their ids) into one file.
+) -> Generator[float, None, Path]:
+    """Write the surfaces of objects (by their ids) into one file, and return its path.
 
-    Yields
-    ------
-    float, then Path
-        How much is done, 0 to 1; at the end, the path.
+    Yields how much is done, 0 to 1.
     """
     from napari_volseg.review.surfaces import find_surfaces, surface_name, write_surfaces
 
@@ -359,7 +351,7 @@ def save_surfaces(
         meshes[surface_name(found)] = mesh
         yield len(meshes) / len(numbers)
     write_surfaces(path, meshes)
-    yield path
+    return path
 
 
 def save_labels(

@@ -9,6 +9,7 @@ from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation
 from napari_volseg.data.labels import as_sparse_labels
+from napari_volseg.data.parts import memory_of
 from napari_volseg.data.sparse_labels import (
     SparseLabels,
     changed_boxes,
@@ -144,3 +145,15 @@ def test_another_value_may_mean_unlabeled_in_a_file_read_piece_by_piece(both, tm
     assert isinstance(in_blocks.labels, SparseLabels) and in_blocks.classes == at_once.classes
     np.testing.assert_array_equal(at_once.labels, dense)
     np.testing.assert_array_equal(in_blocks.labels[:], dense)
+
+
+def test_labels_in_blocks_take_what_is_packed():
+    labels = SparseLabels((200, 200, 200), np.uint8)
+    assert memory_of(labels) == 0
+    labels[:64, :64, :64] = 2
+    plain = memory_of(labels)
+    assert 0 < plain < 1000
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 64)).astype(np.uint8)
+    labels[64:128, :64, :64] = noise
+    assert plain + 0.9 * noise.size < memory_of(labels) < plain + 1.1 * noise.size
+    assert memory_of(noise) == noise.size

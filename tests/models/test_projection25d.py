@@ -16,7 +16,6 @@ from napari_volseg.models.projection25d import (
     Projection25D,
     ProjectionConfig,
     build,
-    draw_directions,
     path_balance,
     probabilities,
     project_image,
@@ -132,20 +131,6 @@ def test_path_2_holds_no_more_images_at_once_than_path_1():
     module(torch.randn(1, 1, 4, 8, 8))
     assert max(seen) <= SMALL.random_directions
     assert sum(seen) == SMALL.directions
-
-
-@given(parts=st.integers(1, 180), seed=st.integers(0, 99))
-def test_a_whole_degree_is_drawn_from_each_sector(parts, seed):
-    degrees = draw_directions(parts, torch.Generator().manual_seed(seed))
-    assert len(degrees) == parts
-    for k, degree in enumerate(degrees):
-        assert degree == int(degree)
-        assert int(k * 180 / parts) <= degree < (k + 1) * 180 / parts
-
-
-def test_every_degree_of_a_sector_is_drawn():
-    drawn = {draw_directions(60, torch.Generator().manual_seed(s))[1] for s in range(60)}
-    assert drawn == {3, 4, 5}
 
 
 def test_the_balance_of_the_paths():

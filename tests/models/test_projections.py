@@ -9,7 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_volseg.models.projections import Detector, backproject, invert_mean, project
+from napari_volseg.models.projections import (
+    Detector,
+    backproject,
+    draw_directions,
+    invert_mean,
+    project,
+)
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 voxels = st.sampled_from([(1.0, 1.0), (2.0, 1.0), (1.0, 3.7)])
@@ -94,3 +100,17 @@ def test_filtered_backprojection_inverts_the_mean_projection(voxel):
     assert found[radius < 9].mean() == pytest.approx(1, abs=0.05)
     assert found[radius < 9].std() < 0.1
     assert found[radius > 15].abs().mean() < 0.05
+
+
+@given(parts=st.integers(1, 180), seed=st.integers(0, 99))
+def test_a_whole_degree_is_drawn_from_each_sector(parts, seed):
+    degrees = draw_directions(parts, torch.Generator().manual_seed(seed))
+    assert len(degrees) == parts
+    for k, degree in enumerate(degrees):
+        assert degree == int(degree)
+        assert int(k * 180 / parts) <= degree < (k + 1) * 180 / parts
+
+
+def test_every_degree_of_a_sector_is_drawn():
+    drawn = {draw_directions(60, torch.Generator().manual_seed(s))[1] for s in range(60)}
+    assert drawn == {3, 4, 5}

@@ -8,6 +8,7 @@ import pytest
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.kept import kept_by
 from napari_volseg.review.kept import (
+    contradictions,
     cut_out,
     find_objects_around,
     overlap,
@@ -86,6 +87,22 @@ def test_the_table_has_a_row_of_plain_values_for_each_object(mask):
     assert [row["state"] for row in rows] == ["accepted", "unreviewed", "unreviewed"]
     assert rows[2]["class"] == "class 3" and rows[2]["confidence"] == ""
     assert rows[2]["center_z_micrometer"] == 12.0 and rows[2]["extent_x_micrometer"] == 1.0
+
+
+def test_another_class_contradicts_a_kept_object_where_it_is_new(mask, hold):
+    objects = find_objects(hold(mask))
+    pyramid, block = cut_out(objects, 2, ACCEPTED), cut_out(objects, 3, CORRECTED)
+    region = slice(4, 7), slice(2, 12), slice(2, 14)
+    before = np.zeros((3, 10, 12), np.uint8)
+    before[0] = 3
+    where, against = contradictions(region, before, np.full_like(before, 3), [block, pyramid])
+    np.testing.assert_array_equal(where, (mask[region] == 2) & (before == 0))
+    assert against == [pyramid]
+    where, against = contradictions(region, before, np.full_like(before, 2), [block, pyramid])
+    np.testing.assert_array_equal(where, mask[region] == 3)
+    assert against == [block]
+    where, against = contradictions(region, before, np.zeros_like(before), [block, pyramid])
+    assert not where.any() and against == []
 
 
 def test_kept_objects_are_written_into_any_region_and_found_again_as_they_were(mask, hold):

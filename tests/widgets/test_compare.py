@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from napari.layers import Labels
 from qtpy.QtWidgets import QComboBox, QFileDialog
 
 from napari_volseg.data.annotation import LabelClass
+from napari_volseg.data.progress import result_of
 from napari_volseg.data.volume import Volume
 from napari_volseg.review.compare import AGREE, NEITHER, ONLY_A, ONLY_B, OTHER_CLASS
+from napari_volseg.widgets import compare as compare_module
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import geometry_of
 from napari_volseg.widgets.work import compare_masks
@@ -61,7 +65,7 @@ def review(dock, viewer):
 
 def compare(dock: VolSegDock) -> None:
     press(dock, "compare masks")
-    wait_until(lambda: not dock.review.compare.job.running, "they are compared")
+    wait_until(lambda: not dock.review.compare.work.working, "they are compared")
 
 
 def pick(dock: VolSegDock, which: str, name: str) -> None:
@@ -201,9 +205,9 @@ def test_what_0_means_is_the_users_to_say(review):
 def test_classes_that_move_up_leave_their_names_behind():
     volume = Volume(np.zeros((1, *SHAPE), np.uint8))
     masks = [(labels, CLASSES, "mask") for labels in (PREDICTION, TRUTH - 1)]
-    *_, there = compare_masks(*masks, volume, True)
+    there = result_of(compare_masks(*masks, volume, True))
     assert [c.name for c in there.comparison.classes] == ["background", "cell", "vessel"]
-    *_, back = compare_masks(masks[1], masks[1], volume, True)
+    back = result_of(compare_masks(masks[1], masks[1], volume, True))
     assert [c.name for c in back.comparison.classes] == ["background", "class 2"]
 
 
@@ -242,16 +246,27 @@ def test_a_new_prediction_is_seen(review):
     assert agreement(review).visible
 
 
-def test_in_napari_a_comparison_can_be_dropped(napari_viewer, tmp_path, no_errors):
+def test_in_napari_a_comparison_can_be_dropped(napari_viewer, tmp_path, monkeypatch, no_errors):
+    go_on = threading.Event()
+
+    def slow(*arguments):
+        yield 0.3
+        go_on.wait(20)
+        return (yield from compare_masks(*arguments))
+
+    monkeypatch.setattr(compare_module, "compare_masks", slow)
     dock = VolSegDock(napari_viewer, journal=tmp_path)
     napari_viewer.window.add_dock_widget(dock, name="VolSeg")
     with_prediction(dock, napari_viewer)
     add_mask(dock, TRUTH, "truth")
     find(dock, "compare masks").click()
-    assert find(dock, "cancel comparing").isVisible()
-    find(dock, "cancel comparing").click()
-    wait_until(lambda: not dock.review.compare.job.running, "it ends")
-    live(0.05)
+    bar = find(dock, "progress of comparing")
+    assert not find(dock, "compare masks").isEnabled()
+    wait_until(lambda: bar.isVisible() and bar.value() == 30, "it is told how far it is")
+    press(dock, "cancel comparing")
+    assert not bar.isVisible() and find(dock, "compare masks").isEnabled()
+    go_on.set()
+    live(0.2)
     assert "agreement" not in napari_viewer.layers
     assert dock.session.prediction.visible
     compare(dock)

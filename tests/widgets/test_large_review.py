@@ -9,8 +9,8 @@ import pytest
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.review import components, room
 from napari_volseg.widgets import jobs
-from tests.widgets import test_compare, test_objects, test_queue, test_review_state
-from tests.widgets.hands import find, press, wait_until
+from tests.widgets import test_compare, test_locks, test_objects, test_queue, test_review_state
+from tests.widgets.hands import find, live, press, wait_until
 from tests.widgets.test_queue import BIG, begin, key, rows, state
 
 pytestmark = pytest.mark.usefixtures("all_is_large")
@@ -59,6 +59,17 @@ for module, some in (
         ),
     ),
     (
+        test_locks,
+        (
+            "a_stroke_over_an_accepted_object_stays_beside_it_only",
+            "a_single_step_and_a_fill_leave_accepted_objects",
+            "a_slice_through_an_accepted_object_is_complete_with_its_class",
+            "proposals_are_accepted_around_an_accepted_object",
+            "what_is_being_fixed_is_open_and_its_neighbors_are_not",
+            "the_mouse_paints_around_an_accepted_object",
+        ),
+    ),
+    (
         test_compare,
         (
             "a_layer_two_tables_and_a_report",
@@ -95,11 +106,10 @@ def test_a_search_is_told_cancelled_and_begun_again(reviewing, monkeypatch):
 
     monkeypatch.setattr(components, "_look", wait)
     press(reviewing, "find objects")
-    bar, cancel = find(reviewing, "finding progress"), find(reviewing, "cancel finding")
+    bar = find(reviewing, "progress of finding")
     assert not find(reviewing, "objects").isVisible() and not bar.isVisible()
     assert "Looking" in find(reviewing, "objects found").text()
-    reviewing.review.objects._on_event(0.3)
-    assert bar.isVisible() and cancel.isVisible() and bar.value() == 30
+    wait_until(bar.isVisible, "it takes long")
     press(reviewing, "cancel finding")
     assert not bar.isVisible() and not find(reviewing, "objects found").text()
     # The one that was cancelled still waits; another one begins when it is gone.
@@ -107,13 +117,11 @@ def test_a_search_is_told_cancelled_and_begun_again(reviewing, monkeypatch):
     held.set()
     wait_until(lambda: find(reviewing, "objects").isVisible(), "objects are found")
     assert len(rows(reviewing)) == 3 and not bar.isVisible()
-    wait_until(lambda: not reviewing.review.objects.job.running, "it ends")
     held.clear()
     press(reviewing, "find objects")
-    reviewing.review.objects._on_event(0.3)
     press(reviewing, "cancel finding")
     held.set()
-    wait_until(lambda: not reviewing.review.objects.job.running, "it ends")
+    live(0.3)
     assert find(reviewing, "objects found").text() == "" and rows(reviewing) == []
 
 

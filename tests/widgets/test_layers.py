@@ -9,7 +9,7 @@ from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.data.volume import Volume
-from napari_volseg.widgets import layers
+from napari_volseg.widgets import acts, layers
 from napari_volseg.widgets.checks import check_annotation
 
 GEOMETRY = {
@@ -177,7 +177,7 @@ def test_in_3d_no_slice_is_on_view(viewer, annotation):
     viewer.dims.ndisplay = 3
     assert layers.visible_slice(viewer, annotation) is None
     with pytest.raises(InputError, match="no slice is on view"):
-        layers.mark_complete(viewer, annotation)
+        acts.mark_complete(viewer, annotation)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -187,7 +187,7 @@ def test_marking_complete_fills_the_slice_and_undo_takes_it_back(viewer, annotat
     annotation.data[plane][5] = 3
     annotation.preserve_labels = True
     before = annotation.data.copy()
-    filled = layers.mark_complete(viewer, annotation)
+    filled = acts.mark_complete(viewer, annotation)
     expected = before.copy()
     expected[plane][expected[plane] == 0] = 1
     np.testing.assert_array_equal(annotation.data, expected)
@@ -196,7 +196,7 @@ def test_marking_complete_fills_the_slice_and_undo_takes_it_back(viewer, annotat
     annotation.undo()
     np.testing.assert_array_equal(annotation.data, before)
     annotation.redo()
-    assert layers.mark_complete(viewer, annotation) == 0
+    assert acts.mark_complete(viewer, annotation) == 0
 
 
 def test_copying_a_slice_adds_to_the_paint_and_changes_none(viewer, annotation):
@@ -206,7 +206,7 @@ def test_copying_a_slice_adds_to_the_paint_and_changes_none(viewer, annotation):
     layers.show_slice(viewer, annotation, 1, 6)
     annotation.data[3, 6, 2:6] = 1
     before = annotation.data.copy()
-    assert layers.copy_slice(viewer, annotation, prediction) == 10 * 14 - 4
+    assert acts.copy_slice(viewer, annotation, prediction) == 10 * 14 - 4
     expected = before.copy()
     expected[:, 6][expected[:, 6] == 0] = 2
     np.testing.assert_array_equal(annotation.data, expected)
@@ -222,7 +222,7 @@ def test_what_is_done_to_a_hidden_layer_is_shown(copied):
     seen = layers.visible_slice(viewer, layer)
     if copied:
         region = slice_region(layer.data.shape, *seen)
-        layers.fill_unlabeled(layer, region, np.full((1, 7, 8), 2, np.uint8))
+        acts.fill_unlabeled(layer, region, np.full((1, 7, 8), 2, np.uint8))
     else:
-        layers.mark_complete(viewer, layer)
+        acts.mark_complete(viewer, layer)
     assert layer.visible and (layer.data[seen[1]] == 1 + copied).all()

@@ -352,8 +352,10 @@ def test_a_stroke_over_a_correction_is_paint_and_one_that_fixes_is_a_correction(
     live(0.05)
     assert marked(reviewing)[6, 20, 10] and marked(reviewing)[BIG]
     key(reviewing, "J")
-    annotation.paint((6, 20, 10), 1)
+    key(reviewing, "R")
+    assert annotation.data[SMALL] == 1 and marked(reviewing)[SMALL]
+    annotation.paint(SMALL, 2)
     live(0.05)
-    assert not marked(reviewing)[6, 20, 10] and marked(reviewing)[BIG]
+    assert not marked(reviewing)[SMALL] and marked(reviewing)[BIG]
     annotation.undo()
-    assert marked(reviewing)[6, 20, 10]
+    assert marked(reviewing)[SMALL]

@@ -15,11 +15,10 @@ from qtpy.QtWidgets import QMenu
 from napari_volseg.data.annotation import VIEW_OF_AXIS, LabelClass
 from napari_volseg.data.journal import recoverable
 from napari_volseg.widgets import undo as undo_module
-from napari_volseg.widgets.acts import acting
+from napari_volseg.widgets.acts import acting, copy_slice
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import (
     classes_of,
-    copy_slice,
     history_of,
     show_slice,
     visible_slice,
