@@ -26,6 +26,7 @@ from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.review import components
 from napari_volseg.review import kept as review_kept
 from napari_volseg.training.events import Command, Progress
+from napari_volseg.widgets import scan
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.session import Model
 from napari_volseg.widgets.settings import Memory
@@ -59,6 +60,12 @@ def as_new():
     # Where napari keeps no settings of plugins, nothing is left from another test.
     if (choices := Memory()._choices) is not None:
         choices.reset()
+
+
+@pytest.fixture(autouse=True)
+def looked_at_soon(monkeypatch):
+    """Look at the paint 20 ms after a stroke: most tests wait for that, some of them often."""
+    monkeypatch.setattr(scan, "DELAY_MS", 20)
 
 
 @pytest.fixture(autouse=True)
