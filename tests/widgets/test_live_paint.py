@@ -199,16 +199,18 @@ def test_a_real_training_learns_from_a_stroke_and_a_class_that_is_new(
     # Preview, curves and model have the new class, as it is called.
     press(dock, "step Annotate")
     press(dock, "add a class")
-    new, heard = dock.session.classes[-1], len(events)
+    new = dock.session.classes[-1]
     assert new.id not in np.unique(layer.data)
     paint(napari_viewer, layer, [(5, 40, 10), (5, 40, 40)])
     assert (layer.data == new.id).sum() > 50
 
-    def known():
-        told = [n for n, e in enumerate(events) if n >= heard and e.labels is not None]
-        return bool(told) and any(e.preview for e in events[told[0] + 1 :])
+    def tells_of_it(event):
+        boxes = event.labels.boxes if event.labels is not None else ()
+        return any((values == new.id).any() for _, values in boxes)
 
-    wait_until(known, "a preview comes", 60)
+    wait_until(lambda: any(map(tells_of_it, events)), "it hears of the class", 60)
+    heard = next(n for n, e in enumerate(events) if tells_of_it(e))
+    wait_until(lambda: any(e.preview for e in events[heard + 1 :]), "a preview comes", 60)
     live(0.1)
     shown = [x for x in napari_viewer.layers if "preview" in x.name]
     assert new in classes_of(shown[0])
