@@ -235,7 +235,9 @@ class Session:
             raise InputError(self.image_refusal or "open a 3D image first")
         layer = new_annotation(self.image, self.volume)
         self.viewer.layers.append(layer)
-        self.choose_annotation(layer)
+        # Without another annotation, it was chosen when it came.
+        if self.annotation is not layer:
+            self.choose_annotation(layer)
         self.paint_with(self.classes[-1].id)
         return layer
 

@@ -82,6 +82,7 @@ def test_what_lies_between_is_proposed_once_and_follows_the_image(volume, truth,
     assert iou(found[inside], truth[inside]) > 0.9
 
 
+@pytest.mark.usefixtures("quick")
 def test_in_a_blank_image_outlines_are_interpolated(painted):
     blank = Volume(np.zeros((1, *painted.shape), np.float32), SPACING)
     labels = np.zeros_like(painted)

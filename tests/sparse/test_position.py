@@ -65,7 +65,9 @@ def test_what_only_place_tells_apart_is_learned():
     volume = Volume(random.normal(size=(1, *truth.shape)).astype(np.float32))
     scores = {}
     for position in (True, False):
-        options = {"position": position, "filter_scales": (1.0,), "learned_filters": False}
+        options = {
+            "position": position, "channels": 4, "filter_scales": (1.0,), "learned_filters": False
+        }  # fmt: skip
         config = TrainingConfig(steps=50, options=options, device="cpu", held_out=0)
         *_, last = train(Case(volume, Annotation(labels)), config)
         scores[position] = float((predict_volume(last.checkpoint, volume) == truth).mean())

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from napari_volseg.models.checkpoint import load_model, save_model
 from napari_volseg.sparse import pool
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.stage import Stage, warmup_cosine
+from napari_volseg.training import loop
 from napari_volseg.training.budget import Budget, plan_budget
 from napari_volseg.training.events import Command, Score
 from napari_volseg.training.held_out import score_of
@@ -62,8 +64,8 @@ def test_learns_a_dense_mask_from_three_slices():
     assert iou > 0.8
 
 
-def test_events_tell_what_happens():
-    events = list(train(make_case(), CONFIG))
+def test_events_tell_what_happens(plain):
+    events = plain
     assert (events[0].step, events[0].loss, events[0].checkpoint) == (0, None, None)
     preparing = [e for e in events if e.loss is None]
     taken = events[len(preparing) :]
@@ -98,9 +100,8 @@ def test_the_newest_weights_are_kept_unless_held_out_voxels_tell_them_from_the_b
 
 
 @pytest.mark.parametrize("stop_at", [3, 5, 9])
-def test_resumed_equals_uninterrupted(stop_at, tmp_path):
-    case = make_case()
-    whole = last(train(case, CONFIG)).checkpoint
+def test_resumed_equals_uninterrupted(trained, stop_at, tmp_path):
+    case, whole = make_case(), trained
     running = train(case, CONFIG)
     for event in running:
         if event.step == stop_at:
@@ -123,7 +124,7 @@ def test_a_stopped_training_predicts():
     assert predict_volume(stopped.checkpoint, case.volume, device="cpu").shape == SHAPE
 
 
-def test_stop_is_answered_while_a_stage_prepares():
+def test_stop_is_answered_while_a_stage_prepares(trained):
     case = make_case()
     running = train(case, CONFIG)
     next(running)
@@ -131,9 +132,8 @@ def test_stop_is_answered_while_a_stage_prepares():
     assert (preparing.step, preparing.loss) == (0, None)
     stopped = running.send(Command.STOP)
     assert stopped.note == "stopped" and stopped.step == 0
-    whole = last(train(case, CONFIG)).checkpoint
     resumed = last(train(case, CONFIG, resume=stopped.checkpoint)).checkpoint
-    assert same_weights(resumed.weights, whole.weights)
+    assert same_weights(resumed.weights, trained.weights)
 
 
 def test_what_preparing_takes_is_shared_among_the_stages():
@@ -147,9 +147,8 @@ def test_what_preparing_takes_is_shared_among_the_stages():
     assert budget.fraction(run) == pytest.approx(0.46)
 
 
-def test_warm_start_takes_the_weights_over_and_counts_anew():
-    case = make_case()
-    first = last(train(case, CONFIG)).checkpoint
+def test_warm_start_takes_the_weights_over_and_counts_anew(trained):
+    case, first = make_case(), trained
     labels = case.annotation.labels.copy()
     labels[8] = np.where(labels[4] == 0, 1, labels[4])
     warm = train(Case(case.volume, Annotation(labels)), CONFIG, resume=first)
@@ -158,9 +157,8 @@ def test_warm_start_takes_the_weights_over_and_counts_anew():
     assert same_weights(stopped.checkpoint.weights, first.weights)
 
 
-def test_going_on_keeps_what_was_learned_but_not_the_statistics_of_earlier_paint():
-    case = make_case()
-    first = last(train(case, CONFIG)).checkpoint
+def test_going_on_keeps_what_was_learned_but_not_the_statistics_of_earlier_paint(trained):
+    case, first = make_case(), trained
     bright = np.asarray(case.volume.image).copy()
     bright[:, :, 12:] += 200
     other = replace(case, volume=replace(case.volume, image=bright))
@@ -181,9 +179,8 @@ def test_going_on_keeps_what_was_learned_but_not_the_statistics_of_earlier_paint
         assert torch.dist(warm[name], first.weights[name]) < torch.dist(warm[name], afresh[name])
 
 
-def test_warm_start_with_a_new_class_keeps_the_known_ones():
-    case = make_case()
-    first = last(train(case, replace(CONFIG, steps=20))).checkpoint
+def test_warm_start_with_a_new_class_keeps_the_known_ones(trained):
+    case, first = make_case(), trained
     labels = case.annotation.labels.copy()
     labels[4, :3] = 5
     grown = Case(case.volume, Annotation(labels))
@@ -215,9 +212,8 @@ def test_warm_start_where_two_classes_share_one_output():
     assert same_weights(back.weights, first.weights)
 
 
-def test_going_on_from_another_kind_of_model_is_refused():
-    case = make_case()
-    checkpoint = last(train(case, CONFIG)).checkpoint
+def test_going_on_from_another_kind_of_model_is_refused(trained):
+    case, checkpoint = make_case(), trained
     two_channels = Case(
         Volume(np.concatenate([case.volume.image] * 2), name="two"), case.annotation
     )
@@ -233,14 +229,18 @@ def test_several_volumes_train_one_model():
     assert [c.id for c in checkpoint.classes] == [1, 2, 3]
 
 
-def test_a_training_by_time_ends_and_pauses_do_not_count():
-    config = replace(CONFIG, steps=0, minutes=0.02)
-    running = train(make_case(), config)
+def test_a_training_by_time_ends_and_pauses_do_not_count(monkeypatch):
+    clock = count(0.0, 0.02)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    running = train(make_case(), replace(CONFIG, steps=0, minutes=0.02))
     next(running)
-    time.sleep(1.5)
+    for _ in range(75):  # A pause of 1.5 s, longer than the training is to be.
+        next(clock)
     after_pause = next(running)
-    assert after_pause.seconds < 1.2
-    assert last(running).fraction == 1
+    assert 0 < after_pause.seconds < 0.2
+    events = list(running)
+    assert events[-1].fraction == 1 and 1.2 <= events[-1].seconds < 1.5
+    assert events[-1].step > 5
 
 
 def test_paper_settings_run_with_valid_convolutions_and_sgd():
@@ -269,8 +269,8 @@ def test_score_by_hand():
     assert score_of(np.zeros((2, 2), np.int64)) is None
 
 
-def test_a_checkpoint_has_the_belief_in_its_weights():
-    checkpoint = last(train(make_case(), CONFIG)).checkpoint
+def test_a_checkpoint_has_the_belief_in_its_weights(trained):
+    checkpoint = trained
     assert asdict(checkpoint.belief) == checkpoint.progress["best"]["belief"]
     assert asdict(checkpoint.evidence) == checkpoint.progress["best"]["evidence"]
     assert checkpoint.evidence.near is not None and checkpoint.evidence.reach > 0

@@ -29,12 +29,6 @@ WHOLE = tuple(slice(0, n) for n in SHAPE)
 PLANE = (slice(8, 9), slice(0, 24), slice(0, 24))
 
 
-@pytest.fixture(scope="module")
-def plain() -> list:
-    """The events of a training that is told nothing."""
-    return list(train(make_case(), CONFIG))
-
-
 def repainted(case: Case) -> np.ndarray:
     """The labels with one more slice, some erased, and some of another class."""
     labels = case.annotation.labels.copy()
@@ -67,10 +61,24 @@ def train_telling(case, told, config=CONFIG, **settings):
     return events
 
 
-def test_the_next_event_learns_from_them(plain):
-    case, step = make_case(), 4
-    news = changes(repainted(case))
-    events = train_telling(case, {step: news})
+class Corrected:
+    """A training that is told of other labels after its step 4, and what it was given."""
+
+    def __init__(self):
+        self.case, self.step = make_case(), 4
+        self.before = self.case.annotation.labels.copy()
+        self.news = changes(repainted(self.case))
+        self.events = train_telling(self.case, {self.step: self.news})
+        self.checkpoint = self.events[-1].checkpoint
+
+
+@pytest.fixture(scope="module")
+def corrected() -> Corrected:
+    return Corrected()
+
+
+def test_the_next_event_learns_from_them(plain, corrected):
+    step, news, events = corrected.step, corrected.news, corrected.events
     first = next(n for n, event in enumerate(events) if event.labels is not None)
     assert events[first].labels is news and events[first - 1].step == step
     assert [e.labels for e in events].count(None) == len(events) - 1
@@ -131,10 +139,9 @@ def test_stopped_and_resumed_equals_uninterrupted(told_at, tmp_path):
     assert resumed[-1].checkpoint.score == whole.score
 
 
-def test_the_checkpoint_is_one_of_the_labels_it_has_learned_from():
-    case = make_case()
+def test_the_checkpoint_is_one_of_the_labels_it_has_learned_from(corrected):
+    case, checkpoint = corrected.case, corrected.checkpoint
     now = with_labels(case, repainted(case))
-    checkpoint = train_telling(case, {4: changes(repainted(case))})[-1].checkpoint
     assert continues(checkpoint, [now], CONFIG) and not continues(checkpoint, [case], CONFIG)
     # In the same event as Stop, nothing was learned from them.
     running = train(case, CONFIG)
@@ -143,14 +150,14 @@ def test_the_checkpoint_is_one_of_the_labels_it_has_learned_from():
     assert continues(stopped, [case], CONFIG)
 
 
-def test_boxes_that_follow_each_other_come_to_the_same_as_all_of_the_labels():
+def test_boxes_that_follow_each_other_come_to_the_same_as_all_of_the_labels(corrected):
     case = make_case()
     labels = repainted(case)
     erased = (slice(4, 5), slice(0, 6), slice(0, 24))
     line = (slice(0, 12), slice(12, 13), slice(3, 4))
-    whole = train_telling(case, {4: changes(labels)})[-1].checkpoint
-    boxes = train_telling(case, {4: changes(labels, PLANE, erased, line)})[-1].checkpoint
-    assert same_weights(whole.weights, boxes.weights)
+    told = {corrected.step: changes(labels, PLANE, erased, line)}
+    boxes = train_telling(case, told)[-1].checkpoint
+    assert same_weights(corrected.checkpoint.weights, boxes.weights)
 
 
 def test_labels_as_they_were_change_nothing(plain):
@@ -165,11 +172,8 @@ def test_labels_as_they_were_change_nothing(plain):
     }
 
 
-def test_the_labels_that_were_given_are_not_changed():
-    case = make_case()
-    before = case.annotation.labels.copy()
-    train_telling(case, {4: changes(repainted(case))})
-    np.testing.assert_array_equal(case.annotation.labels, before)
+def test_the_labels_that_were_given_are_not_changed(corrected):
+    np.testing.assert_array_equal(corrected.case.annotation.labels, corrected.before)
 
 
 def test_scores_and_best_weights_begin_anew():
@@ -336,21 +340,22 @@ def test_while_only_one_class_is_left_training_goes_on_with_what_was(plain):
     assert continues(events[-1].checkpoint, [with_labels(case, now)], CONFIG)
 
 
-@pytest.mark.parametrize(
-    ("region", "values"),
-    [
-        (PLANE, np.ones((1, 24, 23), np.uint8)),
-        ((slice(11, 13), slice(0, 24), slice(0, 24)), np.ones((2, 24, 24), np.uint8)),
-        (PLANE, np.ones((1, 24, 24), np.float32)),
-    ],
-    ids=["shape", "outside", "type"],
-)
-def test_what_does_not_fit_is_refused_and_training_goes_on(plain, region, values):
+def test_what_does_not_fit_is_refused_and_training_goes_on(plain):
+    """Of another shape than their region, outside of the volume, of another type."""
     case = make_case()
     good = (PLANE, repainted(case)[PLANE])
-    events = train_telling(case, {4: NewLabels((good, (region, values)))})
-    (event,) = [e for e in events if e.labels is not None]
-    assert event.note.startswith("blobs: new labels of shape (") and "left out" in event.note
+    outside = (slice(11, 13), slice(0, 24), slice(0, 24))
+    told = {
+        4: (PLANE, np.ones((1, 24, 23), np.uint8)),
+        6: (outside, np.ones((2, 24, 24), np.uint8)),
+        8: (PLANE, np.ones((1, 24, 24), np.float32)),
+    }
+    news = {step: NewLabels((good, bad)) for step, bad in told.items()}
+    events = train_telling(case, news)
+    refused = [e for e in events if e.labels is not None]
+    assert [e.labels for e in refused] == list(news.values())
+    for event in refused:
+        assert event.note.startswith("blobs: new labels of shape (") and "left out" in event.note
     assert same_weights(events[-1].checkpoint.weights, plain[-1].checkpoint.weights)
 
 
@@ -383,9 +388,8 @@ def test_every_architecture_sees_the_change_at_once(name):
     assert told[5] != plain[5]
 
 
-def test_a_finished_training_trains_on_and_is_judged_by_the_same_voxels():
-    case = make_case()
-    first = list(train(case, CONFIG))[-1].checkpoint
+def test_a_finished_training_trains_on_and_is_judged_by_the_same_voxels(trained):
+    case, first = make_case(), trained
     again = list(train(case, CONFIG, resume=first))[-1].checkpoint
     assert again.step == first.step > 0 and not same_weights(again.weights, first.weights)
     more = with_labels(case, repainted(case))

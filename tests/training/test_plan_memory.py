@@ -201,7 +201,8 @@ def test_a_training_that_goes_on_keeps_to_what_fits(room_for):
 
 @pytest.mark.parametrize("name", ["unet3d", "two_stage", "plain_unet3d_1"])
 def test_what_can_never_fit_is_refused_before_it_begins(name, room_for):
-    config = TrainingConfig(model=name, steps=1, device="cpu")
+    options = QUICK if name == "unet3d" else {}
+    config = TrainingConfig(model=name, steps=1, device="cpu", options=options)
     room_for(0.0, make_case(shape=SHAPE).volume, config)
     with pytest.raises(InputError, match=r"needs about .* GB of memory .* free; close other"):
         next(train(make_case(shape=SHAPE), config))

@@ -14,7 +14,7 @@ from napari_volseg.training.budget import Budget
 from napari_volseg.training.events import Command, PreviewRequest
 from napari_volseg.training.loop import train
 from napari_volseg.training.run import Run
-from tests.training.test_loop import CONFIG, SHAPE, last, make_case, same_weights
+from tests.training.test_loop import CONFIG, SHAPE, make_case, same_weights
 
 XY = (slice(5, 6), slice(0, SHAPE[1]), slice(0, SHAPE[2]))
 XZ = (slice(0, SHAPE[0]), slice(9, 10), slice(0, SHAPE[2]))
@@ -30,9 +30,8 @@ def train_asking(case, asked, config=CONFIG, **settings):
     return events
 
 
-def test_previews_change_neither_weights_nor_scores():
+def test_previews_change_neither_weights_nor_scores(plain):
     case = make_case()
-    plain = list(train(case, CONFIG))
     first = sum(event.loss is None for event in plain)
     asked = train_asking(case, {0: XY, first: XZ, first + 4: XY, first + 5: XZ})
     # The first was asked for when nothing was learned: after the first step it comes.
@@ -73,9 +72,8 @@ def test_what_the_pixel_classifier_came_to_is_scored():
     assert not any(e.instant for e in events if e.stage == "context")
 
 
-def test_what_goes_on_from_a_trained_network_is_no_instant_answer():
-    case = make_case()
-    first = last(train(case, CONFIG)).checkpoint
+def test_what_goes_on_from_a_trained_network_is_no_instant_answer(trained):
+    case, first = make_case(), trained
     labels = case.annotation.labels.copy()
     labels[8] = 1
     warm = train_asking(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +26,7 @@ from napari_volseg.models.unet3d_config import UNet3DConfig
 from napari_volseg.review import components
 from napari_volseg.review import kept as review_kept
 from napari_volseg.training.events import Command, Progress
+from napari_volseg.widgets import scan
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.session import Model
 from napari_volseg.widgets.settings import Memory
@@ -40,7 +41,10 @@ SHAPE = (24, 48, 52)
 
 @pytest.fixture(scope="session")
 def phantom() -> tuple[Volume, Annotation]:
-    return kidney_phantom(SHAPE)
+    """Two of its channels: every one is a layer more, and a third would tell nothing new."""
+    volume, truth = kidney_phantom(SHAPE)
+    image, names = volume.image[:2], volume.channel_names[:2]
+    return replace(volume, image=image, channel_names=names), truth
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,6 +60,12 @@ def as_new():
     # Where napari keeps no settings of plugins, nothing is left from another test.
     if (choices := Memory()._choices) is not None:
         choices.reset()
+
+
+@pytest.fixture(autouse=True)
+def looked_at_soon(monkeypatch):
+    """Look at the paint 20 ms after a stroke: most tests wait for that, some of them often."""
+    monkeypatch.setattr(scan, "DELAY_MS", 20)
 
 
 @pytest.fixture(autouse=True)
@@ -228,14 +238,14 @@ def stand_in(monkeypatch):
 
 @pytest.fixture
 def model(phantom) -> Model:
-    """A model that was never trained, of the phantom's channels and classes."""
+    """A model that was never trained, of the phantom's channels and classes; in eight tiles."""
     volume, truth = phantom
     config = UNet3DConfig(
         channels=2,
         pooling=((2, 2, 2),),
         kernels=((3, 3, 3), (3, 3, 3)),
         padding="same",
-        tile=(8, 16, 16),
+        tile=(12, 24, 28),
     )
     module = get_architecture("unet3d").build(config, volume.channels, len(truth.classes))
     checkpoint = Checkpoint(

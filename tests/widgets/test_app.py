@@ -42,7 +42,7 @@ def test_files_are_opened_with_the_dock_ready_to_go_on(opened, phantom, tmp_path
     viewer, ran = opened
     session = dock_of(viewer).session
     assert ran == "run"
-    assert session.volume.channels == 3 and session.volume.spacing == volume.spacing
+    assert session.volume.channels == 2 and session.volume.spacing == volume.spacing
     np.testing.assert_array_equal(session.annotation.data, annotation.labels)
     assert [c.name for c in session.classes] == ["background", "tubule", "inside of tubule"]
     dock_of(viewer).shutdown()

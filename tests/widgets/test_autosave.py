@@ -138,8 +138,9 @@ EDITS = (
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_every_way_to_edit_reaches_the_disk_by_itself(
-    autosave, layer, tmp_path, tmp_path_factory, qtbot, edit
+    autosave, layer, tmp_path, tmp_path_factory, qtbot, monkeypatch, edit
 ):
+    monkeypatch.setattr(journal_writer, "SECONDS_WITHOUT_NOTE", 0.2)
     autosave.watch(layer, name="kidney")
     autosave.flush()
     edit(layer)

@@ -115,16 +115,19 @@ def test_all_is_cleared_and_what_is_empty_is_not(viewer, painted, monkeypatch):
     assert state(layer) == before
 
 
-@pytest.mark.parametrize("step", ["Annotate", "Train"])
-def test_the_menu_opens_by_a_key_in_any_step(napari_viewer, napari_dock, step):
-    press(napari_dock, f"step {step}")
-    QTest.keyClick(canvas(napari_viewer), Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
-    wait_until(lambda: any(m.isVisible() for m in napari_dock.findChildren(QMenu)), "it opens")
-    (menu,) = [m for m in napari_dock.findChildren(QMenu) if m.isVisible()]
-    assert find(napari_dock, "clear or import labels").isVisible()
-    for pressed in (Qt.Key.Key_Down, Qt.Key.Key_Down, Qt.Key.Key_Return):
-        QTest.keyClick(menu, pressed)
-    wait_until(lambda: not napari_dock.session.annotation.data.any(), "all is cleared")
+def test_the_menu_opens_by_a_key_in_any_step(napari_viewer, napari_dock):
+    layer = napari_dock.session.annotation
+    for step in ("Annotate", "Train"):
+        assert layer.data.any()
+        press(napari_dock, f"step {step}")
+        QTest.keyClick(canvas(napari_viewer), Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
+        wait_until(lambda: any(m.isVisible() for m in napari_dock.findChildren(QMenu)), "it opens")
+        (menu,) = [m for m in napari_dock.findChildren(QMenu) if m.isVisible()]
+        assert find(napari_dock, "clear or import labels").isVisible()
+        for pressed in (Qt.Key.Key_Down, Qt.Key.Key_Down, Qt.Key.Key_Return):
+            QTest.keyClick(menu, pressed)
+        wait_until(lambda: not layer.data.any(), "all is cleared")
+        napari_dock.undo.undo()
     listed = find(napari_dock, "keys").findChildren(type(find(napari_dock, "autosave state")))
     texts = [label.text() for label in listed]
     assert texts[texts.index("Shift+X") + 1] == "clear, or import labels"

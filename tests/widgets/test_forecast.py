@@ -5,6 +5,7 @@ import pytest
 from napari_volseg.data.errors import InputError
 from napari_volseg.training import plan_memory
 from napari_volseg.training.plan_memory import MemoryPlan
+from napari_volseg.widgets import forecast as forecast_line
 from tests.widgets.hands import find, live, press, wait_until
 
 LINE = "memory and time that training needs"
@@ -16,6 +17,12 @@ def line(dock):
 
 def says(dock, text: str) -> None:
     wait_until(lambda: line(dock).isVisible() and text in line(dock).text(), f"it says {text}")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Ask 50 ms after the last choice."""
+    monkeypatch.setattr(forecast_line, "GATHER_MS", 50)
 
 
 @pytest.fixture
@@ -89,12 +96,12 @@ def test_choices_in_a_row_are_asked_about_once(painted, foreseen):
 
 def test_nothing_is_said_where_nothing_can_be_trained(on_phantom, foreseen):
     press(on_phantom, "step Train")
-    live(0.5)
+    live(0.2)
     assert not line(on_phantom).isVisible() and not foreseen
 
 
 def test_nothing_is_estimated_before_the_step_is_seen(painted, foreseen):
-    live(0.5)
+    live(0.2)
     assert not foreseen
 
 

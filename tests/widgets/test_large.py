@@ -203,28 +203,27 @@ def test_a_training_on_blocks_is_the_one_on_an_array(phantom):
         np.testing.assert_array_equal(weights.numpy(), other.weights[name].numpy(), name)
 
 
-def test_only_a_part_of_a_large_slice_is_previewed(napari_viewer, painted, stand_in, monkeypatch):
+def test_only_a_part_of_a_large_slice_is_previewed(viewer, painted_apart, monkeypatch):
     monkeypatch.setattr(preview, "PART", 20)
     asked = []
-    monkeypatch.setattr(painted.train.job, "send", lambda value, **_: asked.append(value))
-    live_preview = painted.train._preview
+    live_preview = painted_apart.train._preview
     monkeypatch.setattr(live_preview, "_send", asked.append)
-    layer = painted.session.annotation
-    show_slice(napari_viewer, layer, 1, 30)
+    layer = painted_apart.session.annotation
+    show_slice(viewer, layer, 1, 30)
     live_preview.start()
     for center, sides in (((0, 0), (0, 0)), ((9999, 9999), (4, 32)), ((12, 26), (2, 16))):
         world = layer.data_to_world((center[0], 30, center[1]))
-        napari_viewer.scene.camera.center = (0, world[0], world[2])
+        viewer.scene.camera.center = (0, world[0], world[2])
         live_preview._ask()
         z, x = sides
         assert asked[-1].region == (slice(z, z + 20), slice(30, 31), slice(x, x + 20))
 
 
 def test_a_prediction_is_shown_saved_and_tells_what_to_paint_next(
-    painted, phantom, model, tmp_path, monkeypatch, no_errors
+    painted_apart, phantom, model, tmp_path, monkeypatch, no_errors
 ):
     volume, _ = phantom
-    session = painted.session
+    painted, session = painted_apart, painted_apart.session
     session.set_model(model)
     press(painted, "step Predict")
     find(painted, "show uncertainty").setChecked(True)

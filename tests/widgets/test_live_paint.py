@@ -181,7 +181,9 @@ def train_for_real(dock) -> list:
     return events
 
 
-def test_a_real_training_learns_from_a_stroke(napari_viewer, napari_dock, no_errors):
+def test_a_real_training_learns_from_a_stroke_and_a_class_that_is_new(
+    napari_viewer, napari_dock, no_errors
+):
     """Painted with the mouse in mid-training; the model that results was trained on it."""
     dock, layer = napari_dock, napari_dock.session.annotation
     events = train_for_real(dock)
@@ -193,30 +195,21 @@ def test_a_real_training_learns_from_a_stroke(napari_viewer, napari_dock, no_err
     assert (layer.data != before).sum() > 50
     wait_until(lambda: any(e.labels is not None for e in events), "it hears of the stroke", 60)
     assert words(dock).startswith("Learning from what you painted")
-    press(dock, "stop training")
-    wait_until(lambda: not dock.train.job.running, "it stops")
-    checkpoint = dock.session.model.checkpoint
-    case = Case(dock.session.volume, Annotation(layer.data, checkpoint.classes))
-    assert continues(checkpoint, [case], TrainingConfig(minutes=10.0))
-    assert "painted voxels" in find(dock, "training progress").text()
 
-
-def test_a_real_training_learns_a_class_that_is_new(napari_viewer, napari_dock, no_errors):
-    """Added and painted in mid-training; preview, curves and model have it, as it is called."""
-    dock, layer = napari_dock, napari_dock.session.annotation
-    events = train_for_real(dock)
+    # Preview, curves and model have the new class, as it is called.
     press(dock, "step Annotate")
     press(dock, "add a class")
     new = dock.session.classes[-1]
     assert new.id not in np.unique(layer.data)
-    show_slice(napari_viewer, dock.session.image, 0, 5)
-    layer.brush_size, layer.mode = 5, "paint"
-    napari_viewer.layers.selection.active = layer
-    paint(napari_viewer, layer, [(5, 10, 10), (5, 30, 40)])
+    paint(napari_viewer, layer, [(5, 40, 10), (5, 40, 40)])
     assert (layer.data == new.id).sum() > 50
-    wait_until(lambda: any(e.labels is not None for e in events), "it hears of the stroke", 60)
-    assert words(dock).startswith("Learning from what you painted")
-    heard = next(n for n, e in enumerate(events) if e.labels is not None)
+
+    def tells_of_it(event):
+        boxes = event.labels.boxes if event.labels is not None else ()
+        return any((values == new.id).any() for _, values in boxes)
+
+    wait_until(lambda: any(map(tells_of_it, events)), "it hears of the class", 60)
+    heard = next(n for n, e in enumerate(events) if tells_of_it(e))
     wait_until(lambda: any(e.preview for e in events[heard + 1 :]), "a preview comes", 60)
     live(0.1)
     shown = [x for x in napari_viewer.layers if "preview" in x.name]
@@ -224,4 +217,8 @@ def test_a_real_training_learns_a_class_that_is_new(napari_viewer, napari_dock, 
     press(dock, "step Train")
     press(dock, "stop training")
     wait_until(lambda: not dock.train.job.running, "it stops")
-    assert new in dock.session.model.checkpoint.classes
+    checkpoint = dock.session.model.checkpoint
+    assert new in checkpoint.classes
+    case = Case(dock.session.volume, Annotation(layer.data, checkpoint.classes))
+    assert continues(checkpoint, [case], TrainingConfig(minutes=10.0))
+    assert "painted voxels" in find(dock, "training progress").text()

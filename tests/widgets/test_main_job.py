@@ -20,7 +20,7 @@ from tests.widgets.hands import (
 )
 
 SLICES = ((0, 12), (1, 22), (2, 25))
-SECONDS = 4
+SECONDS = 2
 
 
 def test_the_main_job(napari_viewer, napari_dock, phantom, tmp_path, monkeypatch, no_errors):
@@ -68,7 +68,9 @@ def test_the_main_job(napari_viewer, napari_dock, phantom, tmp_path, monkeypatch
     assert any(np.array_equal(found, labels) for found in offered)
 
 
-def test_the_window_draws_while_it_trains(napari_viewer, napari_dock, stand_in):
+def test_the_window_draws_while_it_trains_and_a_hidden_dock_goes_on(
+    napari_viewer, napari_dock, stand_in
+):
     press(napari_dock, "step Train")
     press(napari_dock, "train")
     wait_until(lambda: napari_dock.train.job.heard, "training runs")
@@ -76,3 +78,7 @@ def test_the_window_draws_while_it_trains(napari_viewer, napari_dock, stand_in):
     napari_viewer.dims.set_current_step(0, 3)
     live(0.1)
     assert canvas(napari_viewer).grab().toImage() != before
+    napari_dock.parent().hide()
+    seen = stand_in.steps
+    wait_until(lambda: stand_in.steps > seen + 5, "training goes on")
+    assert not napari_dock.closed

@@ -27,7 +27,7 @@ def suggested(dock):
 
 def five(dock):
     wait_until(
-        lambda: len(suggested(dock)) == 5 and not dock.annotate.paint_next.job.running,
+        lambda: not dock.annotate.paint_next.job.running and len(suggested(dock)) == 5,
         "five slices are suggested",
     )
     return suggested(dock)

@@ -18,10 +18,16 @@ from tests.widgets.conftest import progress
 from tests.widgets.hands import find, live, press, wait_until
 
 
+class Asked(list):
+    """The regions that a training was asked for, and the steps that it took."""
+
+    steps = 0
+
+
 @pytest.fixture
 def asked(monkeypatch, phantom):
     """Replace the training by one whose previews are the truth; what it was asked for."""
-    asked = []
+    asked = Asked()
     truth = phantom[1].labels
 
     def train_on(*_):
@@ -33,6 +39,7 @@ def asked(monkeypatch, phantom):
                 preview = Preview(heard.region, truth[heard.region], 0.0)
             heard = yield progress(step, preview=preview)
             step += 1
+            asked.steps = step
             time.sleep(0.005)
         yield progress(step)
 
@@ -174,28 +181,40 @@ def test_the_dock_closed_in_mid_training_takes_it_along(
     napari_viewer, napari_dock, asked, no_errors
 ):
     start(napari_viewer, napari_dock)
+    labels = napari_dock.session.annotation.data.copy()
     napari_viewer.window.remove_dock_widget(napari_dock)
     wait_until(lambda: napari_dock.closed, "the dock is closed")
     assert previews(napari_viewer) == []
+    check_stopped(asked)
+    np.testing.assert_array_equal(napari_viewer.layers["kidney phantom annotation"].data, labels)
 
 
-def test_napari_closed_with_a_preview_on_view(napari_viewer, napari_dock, asked, no_errors):
+def test_napari_closed_in_mid_training(napari_viewer, napari_dock, asked, no_errors):
+    """With a preview on view."""
     start(napari_viewer, napari_dock)
     napari_viewer.close()
     assert napari_dock.closed
+    check_stopped(asked)
 
 
-def test_a_real_training_shows_its_first_preview(napari_viewer, napari_dock, no_errors):
+def check_stopped(asked):
+    live(0.1)
+    stopped = asked.steps
+    live(0.1)
+    assert asked.steps == stopped > 0
+
+
+def test_a_real_training_shows_its_first_preview(viewer, painted, no_errors):
     answers = []
-    napari_dock.train.job.yielded.connect(lambda event: answers.append(event.preview))
-    press(napari_dock, "step Train")
-    find(napari_dock, "minutes to train").setValue(1.0)
-    layer = start(napari_viewer, napari_dock)
+    painted.train.job.yielded.connect(lambda event: answers.append(event.preview))
+    press(painted, "step Train")
+    find(painted, "minutes to train").setValue(1.0)
+    layer = start(viewer, painted)
     shown = next(answer for answer in answers if answer is not None)
     assert shown.region[0] == slice(12, 13) and shown.labels.all()
     np.testing.assert_array_equal(layer.data, shown.labels)
-    assert find(napari_dock, "what the preview shows").text().startswith("Preview of xy 12: ")
-    stop(napari_dock)
+    assert find(painted, "what the preview shows").text().startswith("Preview of xy 12: ")
+    stop(painted)
 
 
 # How often it asks, and what it says ----------------------------------------------

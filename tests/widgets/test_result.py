@@ -42,8 +42,11 @@ def predicted(trained):
 
 
 @pytest.fixture
-def regions(monkeypatch):
-    """Slow predictions down; the regions they yield, in their order."""
+def regions(trained, model, monkeypatch):
+    """Predict in small tiles, and slowly; the regions that come, in their order."""
+    config = model.checkpoint.config | {"tile": (8, 24, 24)}
+    checkpoint = replace(model.checkpoint, config=config)
+    trained.session.set_model(replace(model, checkpoint=checkpoint))
     regions = []
     real = predict_step.predict_on
 
@@ -107,7 +110,7 @@ def test_a_model_for_other_images_is_refused_in_its_place(viewer, trained):
     trained.session.choose_image(viewer.layers["gray"])
     assert not find(trained, "predict").isEnabled()
     reason = find(trained, "why prediction is not possible").text()
-    assert reason == "The model reads 3 channels, the image has 1; choose one like it."
+    assert reason == "The model reads 2 channels, the image has 1; choose one like it."
 
 
 def test_a_prediction_has_the_colors_of_the_brush(trained):
@@ -178,14 +181,14 @@ def test_deleting_a_layer_in_mid_prediction_ends_it(viewer, trained, regions, go
     press(trained, "predict")
     wait_until(lambda: len(regions) > 3, "regions come")
     if gone == "image":
-        for image in list(viewer.layers)[:3]:
+        for image in list(viewer.layers)[:2]:
             viewer.layers.remove(image)
     else:
         viewer.layers.remove(trained.session.prediction)
     wait_until(lambda: not trained.predict.job.running, "it ends")
     seen = len(regions)
     live(0.1)
-    assert len(regions) == seen < 36
+    assert len(regions) == seen < 18
     assert trained.session.prediction is None and trained.session.busy == ""
 
 

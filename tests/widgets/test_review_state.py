@@ -11,7 +11,6 @@ from napari.components import ViewerModel
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.review.reshape import merged
 from napari_volseg.widgets import reviewing as reviewing_module
-from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.layers import history_of, note
 from napari_volseg.widgets.recovery import RecoveryStrip
 from napari_volseg.widgets.verdicts import corrections_of, kept_in
@@ -58,7 +57,7 @@ def verdicts(dock) -> list:
         (
             one.state,
             one.class_id,
-            (np.argwhere(one.member[:]) + [s.start for s in one.box]).tolist(),
+            (np.argwhere(one.member[:]) + [s.start for s in one.box]).tobytes(),
         )
         for one in kept
     )
@@ -80,13 +79,6 @@ def predict_again(dock, mask) -> None:
     wait_until(lambda: find(dock, "find objects").isVisible(), "it is counted")
 
 
-def open_window(make_napari_viewer, journal):
-    viewer = make_napari_viewer(show=True)
-    dock = VolSegDock(viewer, journal=journal)
-    viewer.window.add_dock_widget(dock, name="VolSeg")
-    return viewer, dock
-
-
 def restore(viewer, dock) -> None:
     """Open the volume again, and what is on offer."""
     add_volume(viewer, blobs()[0])
@@ -103,10 +95,9 @@ def seen(dock):
 
 
 @pytest.mark.parametrize("unclean", [False, True], ids=["closed", "killed"])
-def test_a_review_is_there_again_after_a_restart(
-    make_napari_viewer, tmp_path, no_errors, unclean, qapp
-):
-    viewer, dock = open_window(make_napari_viewer, tmp_path / "journal")
+def test_a_review_is_there_again_after_a_restart(open_dock, tmp_path, no_errors, unclean):
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     begin(dock, viewer)
     review_all(dock)
     before, mask = verdicts(dock), dock.session.prediction.data[:].copy()
@@ -115,11 +106,14 @@ def test_a_review_is_there_again_after_a_restart(
     journal = tmp_path / "journal"
     if unclean:
         assert dock._journaling._autosave.flush()
-        journal = shutil.copytree(journal, tmp_path / "left")
+        shutil.copytree(journal, tmp_path / "left")
     close(dock)
-    viewer.close()
+    if unclean:
+        shutil.rmtree(journal)
+        (tmp_path / "left").rename(journal)
 
-    viewer, dock = open_window(make_napari_viewer, journal)
+    viewer = ViewerModel()
+    dock = open_dock(viewer)
     restore(viewer, dock)
     np.testing.assert_array_equal(dock.session.annotation.data[:], labels)
     np.testing.assert_array_equal(marked(dock), corrected)

@@ -25,7 +25,7 @@ from tests.widgets.hands import (
     wait_until,
 )
 
-STEPS = 12
+STEPS = 6
 SLICES = (1, 22), (2, 25), (0, 10), (0, 14)
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import numpy as np
 from napari.layers import Image, Labels, Points, Shapes, Surface, Vectors
 from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import Qt
@@ -16,20 +15,8 @@ from napari_volseg.widgets.layers import show_slice, visible_slice
 from tests.widgets.hands import canvas, find, live, main_window, press, wait_until
 
 
-def start_training(dock, stand_in):
-    press(dock, "step Train")
-    press(dock, "train")
-    wait_until(lambda: stand_in.steps >= 3 and dock.train.job.heard, "training runs")
-
-
-def check_stopped(stand_in):
-    live(0.1)
-    stopped = stand_in.steps
-    live(0.1)
-    assert stand_in.steps == stopped
-
-
 def test_keys_work_on_the_canvas_and_from_the_dock(napari_viewer, napari_dock):
+    check_that_our_keys_take_none_of_naparis(napari_dock)
     layer, session = napari_dock.session.annotation, napari_dock.session
     for place in (canvas(napari_viewer), napari_dock):
         layer.mode = "pan_zoom"
@@ -47,8 +34,8 @@ def test_keys_work_on_the_canvas_and_from_the_dock(napari_viewer, napari_dock):
     assert not session.prediction.visible
 
 
-def test_our_keys_take_none_of_naparis(napari_viewer, napari_dock):
-    ours = {str(key) for key in napari_dock.session.annotation.keymap}
+def check_that_our_keys_take_none_of_naparis(dock):
+    ours = {str(key) for key in dock.session.annotation.keymap}
     assert len(ours) == 40
     of_labels = keys_of(Labels)
     of_others = set().union(*(keys_of(x) for x in (Image, Points, Shapes, Surface, Vectors)))
@@ -89,36 +76,13 @@ def keys_of(layer_type):
     }
 
 
-def test_keys_are_bound_on_our_layer_only_and_given_back(napari_dock):
-    first = napari_dock.session.annotation
-    press(napari_dock, "new annotation")
-    second = napari_dock.session.annotation
+def test_keys_are_bound_on_our_layer_only_and_given_back(painted):
+    first = painted.session.annotation
+    press(painted, "new annotation")
+    second = painted.session.annotation
     assert not first.keymap and second.keymap
-    napari_dock.shutdown()
+    painted.shutdown()
     assert not second.keymap
-
-
-def test_the_dock_closed_in_mid_training(napari_viewer, napari_dock, stand_in, no_errors):
-    start_training(napari_dock, stand_in)
-    labels = napari_dock.session.annotation.data.copy()
-    napari_viewer.window.remove_dock_widget(napari_dock)
-    check_stopped(stand_in)
-    np.testing.assert_array_equal(napari_viewer.layers["kidney phantom annotation"].data, labels)
-
-
-def test_napari_closed_in_mid_training(napari_viewer, napari_dock, stand_in, no_errors):
-    start_training(napari_dock, stand_in)
-    napari_viewer.close()
-    check_stopped(stand_in)
-    assert napari_dock.closed
-
-
-def test_a_hidden_dock_goes_on_training(napari_dock, stand_in):
-    start_training(napari_dock, stand_in)
-    napari_dock.parent().hide()
-    seen = stand_in.steps
-    wait_until(lambda: stand_in.steps > seen + 5, "training goes on")
-    assert not napari_dock.closed
 
 
 def test_napari_opens_the_dock_from_its_menu_and_closes_it(napari_viewer, phantom):
