@@ -8,9 +8,9 @@ bare step is forward, loss, backward and update of the same network on one of ou
 MONAI's is the same network fed by its transforms (crops by class, elastic deformation with our
 probability, gray values) through its threaded loader, with its DiceCELoss. Rows are milliseconds
 at the median and what a step takes over the bare one of the same turn, at the median; "whole
-stage" counts also the looks at held-out voxels, that is all the time of the training's last
-stage. Memory is the resident memory of a process that does that alone, at most, and what the
-process holds before its first step.
+stage" counts also the looks at held-out voxels, that is all the time of the stage that trains
+the network. Memory is the resident memory of a process that does that alone, at most, and what
+the process holds before its first step.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ class Setting:
         self.pool: Pool = build_pool([self.case], self.training, self.device)
         self.architecture = get_architecture(self.training.model)
         self.config = self.architecture.configure(self.training, [self.case], self.device)
-        self.stage = self.architecture.stages(self.config, self.training, self.pool)[-1]
+        stages = self.architecture.stages(self.config, self.training, self.pool)
+        self.stage = next(stage for stage in stages if stage.name == "context")
 
     def network(self) -> Run:
-        """Return the network with the optimizer of its last stage."""
+        """Return the network with the optimizer of the stage that trains it."""
         channels = self.case.volume.channels
         module = self.architecture.build(self.config, channels, self.pool.n_classes)
         run = Run(module.train(), module)
@@ -143,7 +144,7 @@ def monai_step(setting: Setting) -> Callable[[], None]:
 
 
 def our_steps(setting: Setting) -> Iterator[float]:
-    """Train; yield the seconds of each step of the last stage."""
+    """Train; yield the seconds of each step of that stage."""
     events = train(setting.case, setting.training)
     while True:
         began = time.perf_counter()

@@ -85,8 +85,7 @@ class UNet3D(nn.Module):
             )
         self.classify = Conv3d(width * 2, n_classes, 1)
         self.second = None
-        if config.second_look:
-            assert self.pixels is not None
+        if config.looks_again and self.pixels is not None:
             self.second = SecondLook(len(self.pixels.placed.columns), n_classes, config.voxel)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -195,9 +194,10 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         parameters=context_parameters,
         share=1 - pixels.share,
     )
-    if not config.second_look:
+    if not config.looks_again:
         return (pixels, context)
-    second = second_stage(training, pool, second_parts, partial(first_look, config), context.share)
+    look = partial(first_look, config)
+    second = second_stage(training, pool, second_parts, look, config.tile, context.share)
     return (pixels, replace(context, share=context.share - second.share), second)
 
 
@@ -225,7 +225,7 @@ def walk(config: UNet3DConfig, shape: Triple) -> Walk:
         core = valid_size(config.tile, config.pooling, config.kernels)
         return Walk(core, config.margin, "mirror", position=config.position)
     halo, align = first_halo(config)
-    if config.second_look:
+    if config.looks_again:
         halo = each(operator.add, halo, second_reach(config.voxel))
         align = each(math.lcm, align, cells_of(config.voxel))
     return Walk(plan_core(config.tile, shape, align), halo, "clip", align, config.position)

@@ -85,8 +85,8 @@ class UNet3DConfig:
     volumes what tells things apart, makes of the image."""
 
     second_look: bool = False
-    """Whether a classifier is trained at the end that knows what network and pixel classifier
-    found around a voxel."""
+    """Whether, beside filters, a classifier is trained at the end that knows what network and pixel
+    classifier found around a voxel."""
 
     voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Voxel size (z, y, x) relative to the finest side, for the filters."""
@@ -123,10 +123,13 @@ class UNet3DConfig:
             raise InputError(f"kernels {self.kernels} must be odd")
         if self.filter_scales and self.padding == "valid":
             raise InputError("filters go with padding 'same' only; leave one of the two out")
-        if self.second_look and not self.filter_scales:
-            raise InputError("a second look needs filter_scales, whose responses it sees")
         if max(self.cells) > 1 and self.padding == "valid":
             raise InputError("cells go with padding 'same' only; leave one of the two out")
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether it has a second look."""
+        return self.second_look and bool(self.filter_scales)
 
     @property
     def divisor(self) -> Triple:

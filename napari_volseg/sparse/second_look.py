@@ -68,9 +68,6 @@ MOST_SHARE = 0.25
 VOXELS_A_MINUTE = 2_000_000
 """Of volumes that are looked at around paint, for each minute of a training."""
 
-TILE = (112, 112, 112)
-"""Voxels (z, y, x) that are looked at at once."""
-
 STEPS = 600
 """In a training by time, if that takes a minute or more."""
 
@@ -186,6 +183,7 @@ def second_stage(
     pool: Pool,
     parts_of: Callable[[M], tuple[PixelClassifier, SecondLook]],
     look: Callable[[M, PoolCase, Region], Tensor],
+    tile: Triple,
     share: float,
 ) -> Stage[M]:
     """Train the second look of a network, whose other parts are trained and stay as they are.
@@ -195,6 +193,8 @@ def second_stage(
     parts_of : callable (module) -> (PixelClassifier, SecondLook)
     look : callable (module, case, region) -> float (K, z, y, x)
         How likely each class is by all first opinions.
+    tile : (z, y, x)
+        Voxels that are looked at at once.
     share : float
         Of the training that all stages after the pixel classifier's have.
     """
@@ -213,7 +213,8 @@ def second_stage(
             seen[block] = pixels.placed.normalized(features)
             yield done / 2
         parts = []
-        for done, maps_of_blocks in labeled_maps(list(seen), second, partial(look, module), most):
+        looking = labeled_maps(list(seen), second, partial(look, module), tile, most)
+        for done, maps_of_blocks in looking:
             for block, maps in maps_of_blocks:
                 classes, half = block.classes.to(pool.device), half_of(block).to(pool.device)
                 parts.append((torch.cat([seen[block], maps], 1), classes, half))
@@ -258,6 +259,7 @@ def labeled_maps(
     blocks: Sequence[Block],
     second: SecondLook,
     look: Callable[[PoolCase, Region], Tensor],
+    tile: Triple,
     most: int,
 ) -> Iterator[tuple[float, list[tuple[Block, Tensor]]]]:
     """Look around labeled voxels, at blocks near each other together.
@@ -266,6 +268,8 @@ def labeled_maps(
 
     Parameters
     ----------
+    tile : (z, y, x)
+        Voxels that are looked at at once.
     most : int
         Voxels that are looked at, if those have enough voxels of every class.
 
@@ -278,17 +282,17 @@ def labeled_maps(
     """
     drawn = drawn_groups(blocks, second, most)
     shapes = [box_shape(seen) for seen, _ in drawn]
-    tiles = [tile_grid(shape, plan_core(TILE, shape, second.cells)) for shape in shapes]
+    tiles = [tile_grid(shape, plan_core(tile, shape, second.cells)) for shape in shapes]
     done, total = 0, sum(map(len, tiles))
     for (seen, group), grid in zip(drawn, tiles, strict=True):
         coarse = None
-        for tile in grid:
-            found = look(group[0].case, inside(tile.write, seen))[None]
+        for part in grid:
+            found = look(group[0].case, inside(part.write, seen))[None]
             cells = averaged(found, second.cells)
             if coarse is None:
                 shape = (-(-n // c) for n, c in zip(box_shape(seen), second.cells, strict=True))
                 coarse = cells.new_empty(*cells.shape[:2], *shape)
-            coarse[(slice(None), slice(None), *on_cells(tile.write, second.cells))] = cells
+            coarse[(slice(None), slice(None), *on_cells(part.write, second.cells))] = cells
             done += 1
             yield done / total, []
         assert coarse is not None

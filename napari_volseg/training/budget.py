@@ -84,7 +84,8 @@ class Budget:
         error : float
             Standard error of the last score.
         """
-        last = run.stage == len(self.shares) - 1
+        # What has a limit of its own ends by itself.
+        last = run.stage == max((n for n, steps in enumerate(self.steps) if not steps), default=-1)
         # What earlier stages came to says nothing of a stage that has just begun.
         long_enough = run.seconds - run.stage_began >= self.seconds * PATIENCE / SCORES
         if not (self.patient and last and long_enough) or run.settled:

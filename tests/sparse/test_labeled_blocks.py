@@ -9,6 +9,7 @@ from napari_volseg.data.volume import Volume
 from napari_volseg.sparse import labeled_blocks
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.labeled_blocks import drawn_blocks, labeled_responses, neighbors
+from napari_volseg.sparse.learned_filters import learned_reach
 from napari_volseg.sparse.pixels import PixelClassifier
 from napari_volseg.sparse.pool import Pool, build_pool
 from napari_volseg.sparse.position import with_region_position
@@ -49,8 +50,8 @@ def test_each_labeled_voxel_has_the_responses_of_the_whole_volume_once(learned, 
     whole = own.responses(image[None], (z, y, x))[0][:, torch.from_numpy(labeled)].T
     found = list(labeled_responses(pool, own))
     assert len(found) > 10 and found[-1][0] == 1
-    features = torch.cat([f for _, f, _ in found])
-    classes = torch.cat([c for _, _, c in found])
+    features = torch.cat([f for *_, f in found])
+    classes = torch.cat([block.classes for _, block, _ in found])
     # The position tells which voxel a row is; the order of the rows is free.
     rows = np.lexsort(features.numpy()[:, -3:].T)
     expected = np.lexsort(whole.numpy()[:, -3:].T)
@@ -63,28 +64,29 @@ def test_of_many_labeled_voxels_some_are_drawn_and_rare_classes_stay(monkeypatch
     monkeypatch.setattr(labeled_blocks, "MOST_VOXELS", 200)
     monkeypatch.setattr(labeled_blocks, "FEWEST_VOXELS", 50)
     pool = pool_of(painted())
-    counts = torch.cat([c for *_, c in labeled_responses(pool, classifier())]).bincount()
+    drawn = [block for _, block, _ in labeled_responses(pool, classifier())]
+    counts = torch.cat([block.classes for block in drawn]).bincount()
     assert counts[RARE - 1] >= 50
     assert counts.sum() < sum(pool.counts) / 2
 
 
 def test_what_is_the_same_again_is_not_filtered_again(monkeypatch):
     pool, own = pool_of(painted()), classifier(learned=True)
-    first = [features for _, features, _ in labeled_responses(pool, own)]
+    first = [features for *_, features in labeled_responses(pool, own)]
     monkeypatch.setattr(labeled_blocks, "block_responses", None)
     again = list(labeled_responses(pool, own))
     assert again[-1][0] == 1
     expected = torch.cat(first)
-    found = torch.cat([features for _, features, _ in again])
+    found = torch.cat([features for *_, features in again])
     for rows in (expected, found):
         rows.copy_(rows[np.lexsort(rows.numpy()[:, -3:].T)])
     torch.testing.assert_close(found, expected)
 
 
-def groups_of(labels: np.ndarray) -> list[list[labeled_blocks.Block]]:
+def groups_of(labels: np.ndarray, most: int = 200**3) -> list[list[labeled_blocks.Block]]:
     pool, own = pool_of(labels), classifier(learned=True)
     blocks = drawn_blocks(pool, own)
-    groups = neighbors(blocks, own)
+    groups = neighbors(blocks, learned_reach(VOXEL), most)
     assert sorted(b.key for group in groups for b in group) == sorted(b.key for b in blocks)
     return groups
 
@@ -100,9 +102,8 @@ def test_learned_filters_run_once_over_blocks_near_each_other_only():
     assert sorted(len(group) for group in far)[:-1] == [1]
 
 
-def test_they_see_no_more_at_once_than_there_is_memory_for(monkeypatch):
+def test_they_see_no_more_at_once_than_there_is_memory_for():
     labels = np.zeros((20, 300, 300), np.uint8)
     labels[5, :150], labels[5, 150:] = 1, 2
     assert len(groups_of(labels)) == 1
-    monkeypatch.setattr(labeled_blocks, "MOST_SEEN", 20 * 200 * 200)
-    assert len(groups_of(labels)) > 1
+    assert len(groups_of(labels, 20 * 200 * 200)) > 1

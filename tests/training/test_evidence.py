@@ -11,7 +11,7 @@ from scipy.stats import t
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.volume import Volume
 from napari_volseg.models.belief import Belief
-from napari_volseg.models.registry import Walk
+from napari_volseg.models.registry import Walk, no_halves
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.places import HeldOutPlaces
 from napari_volseg.sparse.pool import build_pool
@@ -106,7 +106,7 @@ def pool():
     return replace(made, cases=(judged, made.cases[1], judged))
 
 
-SLABS = SimpleNamespace(walk=lambda config, shape: Walk(core=(5, 0, 0)))
+SLABS = SimpleNamespace(walk=lambda config, shape: Walk(core=(5, 0, 0)), halves=no_halves)
 """An architecture that walks over a volume in slabs."""
 
 

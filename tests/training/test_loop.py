@@ -68,12 +68,12 @@ def test_events_tell_what_happens(plain):
     events = plain
     assert (events[0].step, events[0].loss, events[0].checkpoint) == (0, None, None)
     preparing = [e for e in events if e.loss is None]
-    taken = events[len(preparing) :]
-    assert len(preparing) > 1 and {e.step for e in preparing} == {0}
+    taken = [e for e in events if e.loss is not None]
+    assert len(preparing) > 2 and {e.step for e in preparing} == {0, 10}
     assert [e.step for e in taken] == list(range(1, 13))
     assert events[-1].fraction == 1 and events[-1].seconds_left == 0
     assert events[-1].checkpoint.step == 12
-    assert [e.stage for e in taken] == ["pixels"] * 6 + ["context"] * 6
+    assert [e.stage for e in taken] == ["pixels"] * 6 + ["context"] * 4 + ["second look"] * 2
     fractions = [e.fraction for e in events]
     assert fractions == sorted(fractions)
     assert all(e.score is not None for e in events if e.checkpoint)
@@ -274,7 +274,9 @@ def test_a_checkpoint_has_the_belief_in_its_weights(trained):
     assert asdict(checkpoint.belief) == checkpoint.progress["best"]["belief"]
     assert asdict(checkpoint.evidence) == checkpoint.progress["best"]["evidence"]
     assert checkpoint.evidence.near is not None and checkpoint.evidence.reach > 0
-    assert len(checkpoint.belief.trust) == 3, "in the network and in both of the classifier"
+    trust = checkpoint.belief.trust
+    assert len(trust) == 5, "in the network, both of the classifier, both of the second look"
+    assert trust[3] == pytest.approx(trust[4]), "its halves are judged by the same"
     assert len(checkpoint.belief.shift) == len(checkpoint.classes)
     unknown = last(train(make_case(), replace(CONFIG, held_out=0))).checkpoint
     assert unknown.belief == Belief()

@@ -223,7 +223,7 @@ def test_a_new_class_is_learned_at_once(settings):
     events = list(running)
     final = events[-1].checkpoint
     assert [(c.id, c.name) for c in final.classes][1:] == [(5, "side"), (9, "class 9")]
-    assert events[-1].stage == "context" and events[-1].fraction == 1
+    assert events[-1].stage == "second look" and events[-1].fraction == 1
     if config.steps:
         assert events[-1].step == config.steps, "no more and no less are taken than asked for"
     else:
