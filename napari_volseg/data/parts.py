@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_volseg.data.history import PATCH_BYTES
 from napari_volseg.data.sparse_labels import SparseLabels, block_box, block_indices
-from napari_volseg.data.tiles import around, meet, relative, whole_region
+from napari_volseg.data.tiles import absolute, around, meet, relative, whole_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,11 +82,7 @@ def labeled_pieces(box: Region, where: AnyLabels) -> Iterator[tuple[Region, NDAr
         yield box, where
         return
     for block in where.blocks().values():
-        z, y, x = (
-            slice(side.start + inside.start, side.start + inside.stop)
-            for side, inside in zip(box, block.box, strict=True)
-        )
-        yield (z, y, x), block.labels
+        yield absolute(block.box, box), block.labels
 
 
 def _by_block(boxes: Sequence[Region]) -> dict[Index, list[int]]:

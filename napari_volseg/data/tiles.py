@@ -271,6 +271,12 @@ def relative(region: Region, to: Region) -> Region:
     return z, y, x
 
 
+def absolute(region: Region, of: Region) -> Region:
+    """Return where a region that lies inside another one lies outside of it."""
+    z, y, x = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(region, of, strict=True))
+    return z, y, x
+
+
 def voxels_read(tiles: Iterable[Tile]) -> int:
     """How many voxels of a volume tiles read, some of them more than once: what they cost."""
     return sum(box_size(tile.read) for tile in tiles)

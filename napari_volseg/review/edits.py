@@ -19,7 +19,7 @@ from napari_volseg.data.history import Act, exchange, make_act, unpack
 from napari_volseg.data.parts import parts_of
 from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.swap import Swap, make_swap
-from napari_volseg.data.tiles import meet, relative
+from napari_volseg.data.tiles import absolute, meet, relative
 from napari_volseg.review.kept import cut_out_all
 from napari_volseg.review.objects import Objects, Tally
 from napari_volseg.review.queue import CORRECTED, REJECTED, UNREVIEWED
@@ -267,10 +267,8 @@ def described(
         places = np.zeros(ids.shape, np.int32)
         places[there] = np.searchsorted(present, ids[there]) + 1
         for at, own in enumerate(ndimage.find_objects(places), start=1):
-            z, y, x = (
-                slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, own, strict=True)
-            )
-            tallies[int(present[at - 1])].add((z, y, x), places[own] == at)
+            z, y, x = own
+            tallies[int(present[at - 1])].add(absolute((z, y, x), box), places[own] == at)
     return {n: tally.describe(n, classes[n]) for n, tally in tallies.items() if tally.voxels}
 
 

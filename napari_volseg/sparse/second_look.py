@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.data.tiles import around, box_shape, box_size, crop_around, relative, tile_grid
+from napari_volseg.data.tiles import (
+    absolute,
+    around,
+    box_shape,
+    box_size,
+    crop_around,
+    relative,
+    tile_grid,
+)
 from napari_volseg.sparse.filters import (
     apply_along,
     averaged,
@@ -174,8 +182,7 @@ class SecondLook(nn.Module):
 
 def second_reach(voxel: Sequence[float]) -> Triple:
     """Voxels (z, y, x) around one whose first opinions count for the second look."""
-    cells = cells_of(voxel)
-    return reach_on(max(SCALES), voxel, cells)
+    return reach_on(max(SCALES), voxel, cells_of(voxel))
 
 
 def second_stage(
@@ -198,7 +205,7 @@ def second_stage(
     share : float
         Of the training that all stages after the pixel classifier's have.
     """
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, list[Tensor]]] = []
     class_weights = pool_weights(training, pool)
     most = round(VOXELS_A_MINUTE * training.minutes)
     steps = max(1, round(STEPS * min(1.0, training.minutes)))
@@ -220,13 +227,13 @@ def second_stage(
                 parts.append((torch.cat([seen[block], maps], 1), classes, half))
             yield (1 + done) / 2
         features, classes, half = (torch.cat(part) for part in zip(*parts, strict=True))
-        found[:] = [(features, classes, half)]
+        of_halves = [torch.nonzero((half == n) | (half == HALVES))[:, 0] for n in range(HALVES)]
+        found[:] = [(features, classes, of_halves)]
 
     def sample(generator: torch.Generator) -> Batch:
-        features, classes, half = found[0]
+        features, classes, of_halves = found[0]
         drawn = []
-        for own in range(HALVES):
-            usable = torch.nonzero((half == own) | (half == HALVES))[:, 0]
+        for usable in of_halves:
             index = torch.randint(len(usable), (voxels,), generator=generator)
             drawn.append(usable[index.to(usable.device)])
         index = torch.stack(drawn)
@@ -287,7 +294,7 @@ def labeled_maps(
     for (seen, group), grid in zip(drawn, tiles, strict=True):
         coarse = None
         for part in grid:
-            found = look(group[0].case, inside(part.write, seen))[None]
+            found = look(group[0].case, absolute(part.write, seen))[None]
             cells = averaged(found, second.cells)
             if coarse is None:
                 shape = (-(-n // c) for n, c in zip(box_shape(seen), second.cells, strict=True))
@@ -333,12 +340,6 @@ def drawn_groups(
             for block in groups[index]:
                 counts += block.classes[~block.held_out].bincount(minlength=len(counts))
     return drawn
-
-
-def inside(part: Region, of: Region) -> Region:
-    """Return where a part of a region lies in the volume."""
-    z, y, x = (slice(p.start + o.start, p.stop + o.start) for p, o in zip(part, of, strict=True))
-    return z, y, x
 
 
 def on_cells(region: Region, cells: Triple) -> Region:

@@ -41,6 +41,8 @@ BLOCKS = {
     "cells": replace(FILTERED, cells=(1, 2, 2), pooling=((1, 2, 2),), kernels=((3, 3, 3),) * 2),
     "valid": VALID,
     "filtered": FILTERED,
+    "second look": replace(FILTERED, second_look=True),
+    "second look at cells": replace(FILTERED, second_look=True, cells=(1, 2, 2)),
     "widely filtered": replace(PADDED, filter_scales=(1.0, 8.0), voxel=(2.0, 1.0, 1.0)),
 }
 every_padding = pytest.mark.parametrize("config", BLOCKS.values(), ids=BLOCKS.keys())
@@ -50,6 +52,9 @@ def checkpoint_of(config: UNet3DConfig, ids=(1, 2, 5), seed=0) -> Checkpoint:
     torch.manual_seed(seed)
     module = build(config, 1, len(ids))
     torch.nn.init.normal_(module.classify.weight)
+    if module.second is not None:
+        for parameter in module.second.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
     for name, buffer in module.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.3)

@@ -110,6 +110,13 @@ SLABS = SimpleNamespace(walk=lambda config, shape: Walk(core=(5, 0, 0)), halves=
 """An architecture that walks over a volume in slabs."""
 
 
+def test_what_one_half_was_trained_on_the_other_is_judged_by():
+    opinions = torch.arange(4).view(4, 1, 1).expand(4, 2, 3).float()
+    judged = held_out.by_the_other(opinions, np.array([0, 1, 0]))
+    assert judged[:, 0].tolist() == [[0, 0, 0], [1, 1, 1], [3, 2, 3], [3, 2, 3]]
+    assert judged[:, 1].tolist() == judged[:, 0].tolist()
+
+
 def test_a_network_that_is_good_near_paint_only_is_found_out(pool, monkeypatch):
     volume = pool.cases[0].volume
 

@@ -103,6 +103,13 @@ def test_without_being_asked_it_takes_all_of_its_time():
         assert not run.settled and run.seconds == pytest.approx(MINUTE, abs=0.6)
 
 
+def test_a_stage_that_one_of_few_steps_follows_ends_early_too():
+    run = new_run()
+    spend(run, noisy(0.8, 0, 0), stages=(STAGE, replace(STAGE, share=0.1, most_steps=3)))
+    assert run.settled and run.stage == 2
+    assert run.seconds < 0.75 * MINUTE
+
+
 def test_a_stage_that_has_just_begun_is_not_judged_by_those_before():
     run = new_run()
     spend(run, noisy(0.8, 0, 0), stages=(replace(STAGE, share=0.4), replace(STAGE, share=0.6)))
