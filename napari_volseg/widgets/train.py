@@ -98,7 +98,10 @@ class TrainStep(QWidget):
             "Pause", "pause training", "Hold the training, to have the machine for something else."
         )
         self._stop = button(
-            f"Stop  {TRAIN_KEY}", "stop training", "End now and keep the best model so far."
+            f"Stop  {TRAIN_KEY}",
+            "stop training",
+            "End now and keep the best model so far. The last seconds of the default network, in "
+            "which it looks again at what it found, are left out.",
         )
         self._reason = label(role="warning", name="why training is not possible")
         self._status = label(name="training progress")
