@@ -73,8 +73,9 @@ SECONDS = 15.0
 MOST_SHARE = 0.25
 """Of what the pixel classifier leaves, where the time is short."""
 
-VOXELS_A_MINUTE = 2_000_000
-"""Of volumes that are looked at around paint, for each minute of a training."""
+MOST_LOOKED = 4_000_000
+"""Voxels of volumes that are looked at around paint, in ten seconds of one core; in a minute half
+as many."""
 
 STEPS = 600
 """In a training by time, if that takes a minute or more."""
@@ -207,9 +208,9 @@ def second_stage(
     """
     found: list[tuple[Tensor, Tensor, list[Tensor]]] = []
     class_weights = pool_weights(training, pool)
-    most = round(VOXELS_A_MINUTE * training.minutes)
     steps = max(1, round(STEPS * min(1.0, training.minutes)))
-    voxels = max(1, round(VOXELS_A_STEP * min(1.0, training.minutes / 2)))
+    part = min(1.0, training.minutes / 2)
+    most, voxels = (max(1, round(part * n)) for n in (MOST_LOOKED, VOXELS_A_STEP))
 
     @torch.no_grad()
     def prepare(module: M) -> Iterator[float]:
