@@ -79,7 +79,7 @@ def test_of_many_blocks_some_are_drawn_until_every_class_has_enough(monkeypatch)
     assert set(torch.cat([b.classes for b in drawn]).tolist()) == set(range(N_CLASSES))
 
 
-def test_each_half_is_trained_on_all_but_the_other_halfs_held_out_voxels():
+def test_each_half_is_trained_on_all_but_what_the_other_holds_out():
     pool, (pixels, second) = pool_of(), parts()
     training = TrainingConfig(steps=100)
     stage = second_stage(
