@@ -99,12 +99,19 @@ class UNet3D(nn.Module):
         responses = self.pixels.responses(image, core)
         every = torch.cat([logits[None], self.pixels.over(responses)]).log_softmax(2)
         if self.second is not None and self.second.trained:
-            first = torch.stack([pool_opinions(e, FIRST_LOOK) for e in every.exp().unbind(1)])
-            coarse = averaged(first, self.second.cells)
-            maps = self.second.spread(coarse, core)
-            again = self.second.over(self.pixels, responses, maps).log_softmax(2)
-            every = torch.cat([every, again])
+            again = self.look_again(every.exp(), responses, core)
+            every = torch.cat([every, again.log_softmax(2)])
         return every.mean(0)
+
+    def look_again(self, first: Tensor, responses: Tensor, core: Region) -> Tensor:
+        """Map first opinions (E, B, K, ...) and responses (B, F, ...) to logits (2, B, K, ...).
+
+        Of a core of what these cover.
+        """
+        pixels, second = second_parts(self)
+        found = pool_opinions(first.transpose(1, 2), FIRST_LOOK).transpose(0, 1)
+        maps = second.spread(averaged(found, second.cells), core)
+        return second.over(pixels, responses[(slice(None), slice(None), *core)], maps)
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify; between the cells, interpolate."""
@@ -267,14 +274,12 @@ def opinions(module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region) 
     """
     if not halves(module):
         return first_opinions(module, config, block, core)[0]
-    pixels, second = second_parts(module)
-    seen, within = crop_around(core, second_reach(config.voxel), second.cells, block.shape[2:])
-    found, responses = first_opinions(module, config, block, seen)
-    coarse = averaged(pool_opinions(found, FIRST_LOOK)[None], second.cells)
-    maps = second.spread(coarse, within)
-    every = (slice(None), slice(None))
-    logits = second.over(pixels, responses[(*every, *within)], maps)
-    return torch.cat([found[(*every, *within)], torch.softmax(logits[:, 0].float(), 1)])
+    reach, align = second_reach(config.voxel), cells_of(config.voxel)
+    seen, within = crop_around(core, reach, align, block.shape[2:])
+    first, responses = first_opinions(module, config, block, seen)
+    logits = module.look_again(first[:, None], responses, within)
+    first = first[(slice(None), slice(None), *within)]
+    return torch.cat([first, torch.softmax(logits[:, 0].float(), 1)])
 
 
 def halves(module: UNet3D) -> bool:

@@ -67,6 +67,12 @@ class Block:
         """The sides of its core."""
         return tuple(end for side in self.core for end in (side.start, side.stop))
 
+    def pick(self, values: Tensor) -> Tensor:
+        """Take what its voxels have (N, F) of all that its core has (F, z, y, x)."""
+        start = torch.tensor([side.start for side in self.core])
+        z, y, x = (self.voxels - start).T.to(values.device)
+        return values[:, z, y, x].T
+
 
 def labeled_responses(
     pool: Pool, classifier: PixelClassifier
@@ -99,7 +105,9 @@ def labeled_responses(
         for group in neighbors(new, learned_reach(classifier.voxel), MOST_SEEN):
             found = block_responses(classifier, case, [b.core for b in group], pool.device)
             for block, responses in zip(group, found, strict=True):
-                features = voxels_of(block, classifier, responses)
+                if classifier.position:
+                    responses = with_region_position(responses, block.core, case.volume.shape)
+                features = block.pick(responses)
                 kept[block.key] = block.voxels, features
                 done += 1
                 yield done / len(drawn), block, features
@@ -121,7 +129,7 @@ def drawn_blocks(pool: Pool, classifier: PixelClassifier) -> list[Block]:
 def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Block]:
     """Cut the labeled slices of a case into blocks."""
     voxels, classes = case.labeled()
-    judged, judged_classes, judged_axes = case.judged()
+    judged, judged_classes, judged_axes = case.judged
     held_out = torch.arange(len(voxels) + len(judged)) >= len(voxels)
     voxels = torch.cat([voxels, torch.from_numpy(judged).long()])
     classes = torch.cat([classes, torch.from_numpy(judged_classes).long()])
@@ -200,12 +208,3 @@ def block_responses(
         seen, within = crop_around(core, reach, align, shape)
         found = list(classifier.fixed_responses(read(seen), within))
         yield torch.cat(found if last is None else [*found, last], 1)[0]
-
-
-def voxels_of(block: Block, classifier: PixelClassifier, responses: Tensor) -> Tensor:
-    """Features (N, F) of the voxels of a block whose core has these responses (F, z, y, x)."""
-    if classifier.position:
-        responses = with_region_position(responses, block.core, block.case.volume.shape)
-    start = torch.tensor([side.start for side in block.core])
-    z, y, x = (block.voxels - start).T.to(responses.device)
-    return responses[:, z, y, x].T

@@ -203,13 +203,26 @@ class PixelClassifier(nn.Module):
 
         For prediction: as if in evaluation mode, and without gradients.
         """
-        opinions = [o.matrices(responses.shape[1]) for o in (self.placed, self.near)]
-        planes = []
-        # Hidden units of a whole block at once would take gigabytes.
-        for plane in responses.unbind(2):
-            logits = torch.stack([multiplied(layers, plane.flatten(2)) for layers in opinions])
-            planes.append(logits.reshape(*logits.shape[:3], *plane.shape[2:]))
-        return torch.stack(planes, 3)
+        return by_plane(
+            [o.matrices(responses.shape[1]) for o in (self.placed, self.near)], responses
+        )
+
+
+def by_plane(opinions: Sequence[Sequence[tuple[Tensor, Tensor]]], *features: Tensor) -> Tensor:
+    """Map features (B, F, Z, Y, X), side by side, through the layers of each opinion.
+
+    Returns
+    -------
+    float (E, B, K, Z, Y, X)
+        Logits.
+    """
+    planes = []
+    # Hidden units of a whole block at once would take gigabytes.
+    for parts in zip(*(f.unbind(2) for f in features), strict=True):
+        plane = torch.cat(parts, 1).flatten(2)
+        logits = torch.stack([multiplied(layers, plane) for layers in opinions])
+        planes.append(logits.reshape(*logits.shape[:3], *parts[0].shape[2:]))
+    return torch.stack(planes, 3)
 
 
 def multiplied(layers: Sequence[tuple[Tensor, Tensor]], features: Tensor) -> Tensor:

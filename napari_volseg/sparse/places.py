@@ -73,6 +73,10 @@ class HeldOutPlaces:
         at = np.searchsorted(self.voxels, np.ravel_multi_index(positions, self.shape))
         return at
 
+    def positions(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return the positions (N, 3) of some entries."""
+        return np.stack(np.unravel_index(self.voxels[at], self.shape), 1)
+
 
 def locate_held_out(
     trained: AnyLabels,

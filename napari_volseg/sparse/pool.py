@@ -111,10 +111,13 @@ class PoolCase:
         target = torch.arange(len(counts)).repeat_interleave(counts)
         return torch.from_numpy(np.concatenate(self.voxels)).long(), target
 
+    @cached_property
     def judged(self) -> tuple[NDArray[np.int32], NDArray[np.integer], NDArray[np.int8]]:
-        """Return the voxels to judge by (N, 3), their class index (N,), and axes, as ``axes``."""
+        """The voxels to judge by (N, 3), their class index (N,), and axes, as ``axes``."""
         voxels, classes = labeled_positions(self.held_out, IGNORE)
-        return voxels, classes, self.places.slice_axes[self.places.slice_of]
+        # Not as ``places`` has them: what it measures besides may wait until the first score.
+        painted = labeled_in_either(self.target, self.held_out, IGNORE)
+        return voxels, classes, slice_axes(painted, voxels)
 
 
 @dataclass(frozen=True, eq=False)

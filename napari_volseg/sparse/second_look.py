@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_volseg.data.cells import cells_along
 from napari_volseg.data.tiles import (
     absolute,
     around,
@@ -39,7 +40,7 @@ from napari_volseg.sparse.learned_filters import cells_of
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
-from napari_volseg.sparse.pixels import WEIGHT_DECAY, multiplied
+from napari_volseg.sparse.pixels import WEIGHT_DECAY, by_plane
 from napari_volseg.sparse.plan import plan_core
 from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
@@ -173,12 +174,7 @@ class SecondLook(nn.Module):
     def over(self, pixels: PixelClassifier, responses: Tensor, maps: Tensor) -> Tensor:
         """Map responses (B, F, Z, Y, X) and maps (B, 3 K, Z, Y, X) to logits (2, B, K, Z, Y, X)."""
         layers = [half.matrices(pixels, responses.shape[1]) for half in self.halves]
-        planes = []
-        for seen, found in zip(responses.unbind(2), maps.unbind(2), strict=True):
-            features = torch.cat([seen, found], 1).flatten(2)
-            logits = torch.stack([multiplied(own, features) for own in layers])
-            planes.append(logits.reshape(*logits.shape[:3], *seen.shape[2:]))
-        return torch.stack(planes, 3)
+        return by_plane(layers, responses, maps)
 
 
 def second_reach(voxel: Sequence[float]) -> Triple:
@@ -298,27 +294,20 @@ def labeled_maps(
             found = look(group[0].case, absolute(part.write, seen))[None]
             cells = averaged(found, second.cells)
             if coarse is None:
-                shape = (-(-n // c) for n, c in zip(box_shape(seen), second.cells, strict=True))
+                shape = cells_along(box_shape(seen), second.cells)
                 coarse = cells.new_empty(*cells.shape[:2], *shape)
             coarse[(slice(None), slice(None), *on_cells(part.write, second.cells))] = cells
             done += 1
             yield done / total, []
         assert coarse is not None
-        yield done / total, [(b, maps_of(b, second, coarse, seen)) for b in group]
+        spread = (second.spread(coarse, relative(b.core, seen))[0] for b in group)
+        yield done / total, [(b, b.pick(maps)) for b, maps in zip(group, spread, strict=True)]
 
 
 def half_of(block: Block) -> Tensor:
     """Tell which half of what is held out voxels are of, int64 (N,); ``HALVES``: not held out."""
     half = torch.from_numpy(block.case.blocks.half(block.voxels.numpy()))
     return half.where(block.held_out, HALVES)
-
-
-def maps_of(block: Block, second: SecondLook, coarse: Tensor, seen: Region) -> Tensor:
-    """Return the maps (N, 3 K) of a block's voxels, from a region on cells."""
-    maps = second.spread(coarse, relative(block.core, seen))[0]
-    start = torch.tensor([side.start for side in block.core])
-    z, y, x = (block.voxels - start).T.to(maps.device)
-    return maps[:, z, y, x].T
 
 
 def drawn_groups(

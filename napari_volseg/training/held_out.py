@@ -69,12 +69,12 @@ def score_held_out(
             target = torch.from_numpy(held_out[region])
             labeled = target != IGNORE
             of_labeled = opinions[:, :, labeled.to(pool.device)].cpu()
+            at = case.places.find(region, labeled.numpy())
             if architecture.halves(module):
-                at = np.argwhere(labeled.numpy()) + [side.start for side in region]
-                of_labeled = by_the_other(of_labeled, case.blocks.half(at))
+                half = case.blocks.half(case.places.positions(at))
+                of_labeled = by_the_other(of_labeled, half)
             found.append(of_labeled)
             truth.append(target[labeled].long())
-            at = case.places.find(region, labeled.numpy())
             places.append(2 * (n_slices + case.places.slice_of[at]) + case.places.far[at])
             some = torch.randint(target.numel(), (SEEN_VOXELS,), generator=random)
             seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())

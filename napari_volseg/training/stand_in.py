@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class StandIn(PoolCase):
         sides = [max(1, side.stop - side.start) for side in region]
         return torch.empty(self.volume.channels, *sides, device=META)
 
+    @cached_property
     def judged(self) -> tuple[NDArray[np.int32], NDArray[np.integer], NDArray[np.int8]]:
         """Nothing is held out: it would be a few voxels more."""
         return np.empty((0, 3), np.int32), np.empty(0, np.int16), np.empty(0, np.int8)
