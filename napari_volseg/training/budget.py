@@ -103,10 +103,10 @@ class Budget:
         by_steps = run.stage_step / steps if steps else 0.0
         if not self.seconds:
             return min(1.0, by_steps) if steps else 1.0
-        # Preparing a stage counts, so a stage gets its share of what is left then; but not
-        # one of few steps: without them, its preparation would have been for nothing.
+        # Preparing a stage counts, so a stage gets its share of what is left then; but one of
+        # few steps its share of all: without them, its preparation would have been for nothing.
         left = self.total_seconds(run) - (0.0 if steps else run.stage_began)
-        share = self.shares[run.stage] / sum(self.shares[run.stage :])
+        share = self.shares[run.stage] / (1.0 if steps else sum(self.shares[run.stage :]))
         by_time = (run.seconds - run.stage_began) / (left * share) if left > 0 else 1.0
         return min(1.0, max(by_steps, by_time))
 

@@ -232,7 +232,9 @@ def test_several_volumes_train_one_model():
 def test_a_training_by_time_ends_and_pauses_do_not_count(monkeypatch):
     clock = count(0.0, 0.02)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    running = train(make_case(), replace(CONFIG, steps=0, minutes=0.02))
+    # A stage of few steps takes them at the end, however long it prepared.
+    options = QUICK | {"second_look": False}
+    running = train(make_case(), replace(CONFIG, steps=0, minutes=0.02, options=options))
     next(running)
     for _ in range(75):  # A pause of 1.5 s, longer than the training is to be.
         next(clock)
@@ -340,6 +342,11 @@ def test_a_long_preparation_takes_no_steps_from_a_stage_of_few():
     module = torch.nn.Identity()
     run = Run(module, module, stage_step=10, stage_began=70, seconds=71)
     assert budget.stage_fraction(run) == pytest.approx(10 / 40)
+    at_the_end = plan_budget(TrainingConfig(minutes=1), (limited(0), limited(40)))
+    run = Run(module, module, stage=1, stage_step=10, stage_began=70, seconds=71)
+    assert at_the_end.stage_fraction(run) == pytest.approx(10 / 40)
+    run.seconds = 100  # Its half of the minute, though, it has no longer than any other.
+    assert at_the_end.ended(run)
 
 
 def test_steps_that_a_limit_leaves_go_to_the_next_stages():
