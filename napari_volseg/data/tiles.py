@@ -231,6 +231,12 @@ def whole_region(shape: Sequence[int]) -> Region:
     return z, y, x
 
 
+def start_of(region: Region) -> tuple[int, int, int]:
+    """First voxel (z, y, x) of a region."""
+    z, y, x = (side.start for side in region)
+    return z, y, x
+
+
 def center_of(region: Region) -> tuple[float, ...]:
     """Middle of a region in voxels (z, y, x)."""
     return tuple((r.start + r.stop - 1) / 2 for r in region)

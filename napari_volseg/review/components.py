@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.sparse_labels import block_indices
-from napari_volseg.data.tiles import TILE, relative
+from napari_volseg.data.tiles import TILE, relative, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -157,7 +157,7 @@ def _describe(
     # It ends with the last part that has voxels.
     counts = statistics["voxel_counts"][1 : n + 1].astype(np.int64)
     there = np.flatnonzero(counts)
-    start = np.array([side.start for side in read])
+    start = np.array(start_of(read))
     boxes = statistics["bounding_boxes"][1:][there].astype(np.int64)
     centers = statistics["centroids"][1:][there]
     voxels = counts[there][:, None]

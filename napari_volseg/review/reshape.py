@@ -9,7 +9,7 @@ import numpy as np
 from napari_volseg.data.annotation import BACKGROUND
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.parts import parts_of
-from napari_volseg.data.tiles import around, crop_around, meet, relative
+from napari_volseg.data.tiles import around, crop_around, meet, relative, start_of
 from napari_volseg.review.edits import make_edit, values_after
 from napari_volseg.review.fixes import MARGIN, bridge, fill_holes, find_seeds, smooth, split
 from napari_volseg.review.queue import CORRECTED
@@ -76,7 +76,7 @@ def cut(
     """
     found = review.objects.get(number)
     box = _readable(review, found.box)
-    start = [side.start for side in box]
+    start = start_of(box)
     if not all(side.start <= p < side.stop for s in seeds for p, side in zip(s, box, strict=True)):
         raise InputError("a place that was clicked is outside the object; click again")
     inside = [(z - start[0], y - start[1], x - start[2]) for z, y, x in seeds]

@@ -21,6 +21,7 @@ from napari_volseg.data.annotation import VIEW_OF_AXIS, Annotation, Case
 from napari_volseg.data.cells import Triple, cells_along, choose_cell, join_cells
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.sparse_labels import is_labeled, labeled_per_slice, labeled_positions
+from napari_volseg.data.tiles import start_of
 from napari_volseg.inference.predict import predict
 from napari_volseg.review.uncertainty import normalized_entropy
 
@@ -204,7 +205,7 @@ def add_region(
         for r, c in zip(region, uncertainty.cell, strict=True)
     )
     uncertainty.doubt[(slice(None), *cells)] += join_cells(
-        doubt, [r.start for r in region], uncertainty.cell, np.add
+        doubt, start_of(region), uncertainty.cell, np.add
     )
     uncertainty.voxels[:] += probabilities.sum(axis=(1, 2, 3), dtype=np.float64)
     for axis, (of_slices, side) in enumerate(zip(uncertainty.entropy, region, strict=True)):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from napari_volseg.data.annotation import UNLABELED
+from napari_volseg.data.tiles import start_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,7 +105,7 @@ def collect_surfaces(
     positions = np.stack(np.unravel_index(places[order], own.shape), 1)
     inside = np.split(positions.astype(np.min_scalar_type(max(own.shape))), begin[1:])
     flags = np.split(counted.reshape(-1)[places[order]], begin[1:])
-    start = np.array([side.start for side in tile.write])
+    start = np.array(start_of(tile.write))
     for class_id, where, flag in zip(ids.tolist(), inside, flags, strict=True):
         surfaces.setdefault(class_id, []).append(SurfacePart(start, where, flag))
 

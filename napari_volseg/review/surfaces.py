@@ -15,6 +15,7 @@ from trimesh.smoothing import filter_taubin
 from trimesh.util import concatenate
 
 from napari_volseg.data.atomic import saving
+from napari_volseg.data.tiles import start_of
 from napari_volseg.review.room import check_room
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def find_surfaces(
         found = objects.get(number)
         check_room(objects.labels, found.box, f"leave out object {number}")
         mesh = _surface(objects.labels[found.box] == number)
-        starts = [side.start for side in found.box]
+        starts = start_of(found.box)
         positions = np.asarray(mesh.vertices) + starts
         mesh.vertices = (positions @ to_world[:3, :3].T + to_world[:3, 3])[:, ::-1]
         if mesh.volume < 0:  # the axes changed hands

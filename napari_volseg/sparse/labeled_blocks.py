@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_volseg.data.tiles import around, box_size, crop_around, relative
+from napari_volseg.data.tiles import around, box_size, crop_around, relative, start_of
 from napari_volseg.sparse.filters import alignment, widest_reach
 from napari_volseg.sparse.learned_filters import learned_alignment, learned_reach
 from napari_volseg.sparse.position import with_region_position
@@ -69,7 +69,7 @@ class Block:
 
     def pick(self, values: Tensor) -> Tensor:
         """Take what its voxels have (N, F) of all that its core has (F, z, y, x)."""
-        start = torch.tensor([side.start for side in self.core])
+        start = torch.tensor(start_of(self.core))
         z, y, x = (self.voxels - start).T.to(values.device)
         return values[:, z, y, x].T
 

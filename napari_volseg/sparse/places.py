@@ -17,7 +17,7 @@ from napari_volseg.data.sparse_labels import (
     labeled_per_slice,
     labeled_positions,
 )
-from napari_volseg.data.tiles import crop_around, meet, whole_region
+from napari_volseg.data.tiles import crop_around, meet, start_of, whole_region
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def painted_beside(painted: AnyLabels, positions: NDArray[np.int32]) -> NDArray[
         for index, which, _ in painted.by_block(positions.T):
             core = meet(block_box(index), whole_region(painted.shape))
             seen, _ = crop_around(core, (1, 1, 1), (1, 1, 1), painted.shape)
-            start = np.array([side.start for side in seen], np.int32)
+            start = np.array(start_of(seen), np.int32)
             neighbors[:, which] = painted_beside(painted[seen], positions[which] - start)
         return neighbors
     for axis, size in enumerate(painted.shape):

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.sparse_labels import labeled_boxes
+from napari_volseg.data.tiles import start_of
 from napari_volseg.sparse.pool import pool_of, to_target
 
 if TYPE_CHECKING:
@@ -106,5 +107,5 @@ def draw_proposals(
     drawn = [np.zeros((0, 3), np.int64)]
     for box, count in zip(boxes, counts, strict=True):
         inside = np.argwhere(unpainted(box))[random.random(count) < chance]
-        drawn.append(inside + [side.start for side in box])
+        drawn.append(inside + start_of(box))
     return np.concatenate(drawn).astype(np.int32)

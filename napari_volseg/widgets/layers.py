@@ -13,6 +13,7 @@ from napari.utils.transforms import CompositeAffine
 from napari_volseg.data.annotation import BACKGROUND, UNLABELED, LabelClass, default_classes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import History
+from napari_volseg.data.tiles import start_of
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.large import labels_for
 from napari_volseg.widgets.geometry import volume_from_layer
@@ -165,7 +166,7 @@ def place_of(image: Image, region: Region) -> NDArray[np.float64]:
     to_physical = CompositeAffine(
         image.scale, image.translate, rotate=image.rotate, shear=image.shear
     )
-    return np.asarray(to_physical([side.start for side in region]))
+    return np.asarray(to_physical(start_of(region)))
 
 
 def classes_of(layer: Labels) -> tuple[LabelClass, ...]:

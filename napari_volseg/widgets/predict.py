@@ -36,24 +36,22 @@ from napari_volseg.widgets.parts import (
     say,
     set_primary,
 )
+from napari_volseg.widgets.predicting import (
+    Predicted,
+    Prediction,
+    RegionUncertainty,
+    predict_on,
+)
 from napari_volseg.widgets.session import Model, Session
 from napari_volseg.widgets.uncertainty import UncertaintyOverlay
 from napari_volseg.widgets.verdicts import locked_in
-from napari_volseg.widgets.work import (
-    Predicted,
-    RegionUncertainty,
-    load_checkpoint,
-    predict_on,
-    save_checkpoint,
-    save_labels,
-)
+from napari_volseg.widgets.work import load_checkpoint, save_checkpoint, save_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.layers import Labels
 
-    from napari_volseg.data.volume import Volume
     from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.widgets.settings import Memory
@@ -97,8 +95,8 @@ class PredictStep(QWidget):
         self.job = Job(self)
         self._fraction: float | None = None
         self._overlay: Labels | None = None
-        self._volume: Volume | None = None
-        self._began = 0.0
+        self._prediction: Prediction | None = None
+        self._began, self._began_at = 0.0, 0.0
         self._refusal = ""
         self._build()
         self._refresh = QTimer(self)
@@ -125,13 +123,13 @@ class PredictStep(QWidget):
         self._predict = button(
             f"Predict  {PREDICT_KEY}",
             "predict",
-            "Segment the whole volume, beginning with the slice on view.",
+            "Segment the whole volume, beginning with the slice on view; or what is left of it.",
             primary=True,
         )
         self._cancel = button(
             f"Cancel  {PREDICT_KEY}",
             "cancel prediction",
-            "Stop here; what is predicted so far stays on view.",
+            "Stop here; what is predicted so far stays on view, and Go on does the rest.",
         )
         self._flips = named(
             QCheckBox("flip averaging"),
@@ -174,25 +172,41 @@ class PredictStep(QWidget):
         self._save.clicked.connect(self.save_mask)
         self._save_model.clicked.connect(self.save_model)
         self._load.clicked.connect(self.load_model)
+        self._flips.toggled.connect(self._show_state)
         self._shown.toggled.connect(self._show_overlay)
 
     def predict(self) -> None:
-        """Start a prediction of the whole volume into the overlay."""
+        """Start a prediction of the whole volume into the overlay, or go on with one."""
         session = self._session
         volume, model, image = session.volume, session.model, session.image
         if self.job.running or why_not_predict(session) or not (volume and model and image):
             return
-        painted = {c.id: c for c in session.painted_classes()}
-        classes = [painted.get(c.id, c) for c in model.checkpoint.classes]
-        self._overlay = session.start_prediction(classes)
-        self._overlay.visible = True
-        self._uncertainty.start()
-        self._volume, self._began = volume, time.monotonic()
-        self._fraction, self._refusal = 0.0, ""
-        near = visible_slice(session.viewer, image)
+        if not self._can_go_on():
+            painted = {c.id: c for c in session.painted_classes()}
+            classes = [painted.get(c.id, c) for c in model.checkpoint.classes]
+            self._overlay = session.start_prediction(classes)
+            self._uncertainty.start()
+            self._prediction = Prediction(model.checkpoint, volume, self._flips.isChecked())
+            self._fraction = 0.0
+        if self._overlay is not None:
+            self._overlay.visible = True
+        self._began, self._began_at = time.monotonic(), self._fraction or 0.0
+        self._refusal = ""
         self._memory.set("flips", self._flips.isChecked())
-        self.job.start(predict_on, model.checkpoint, volume, near, self._flips.isChecked())
+        self.job.start(predict_on, self._prediction, visible_slice(session.viewer, image))
         session.set_busy("predicting")
+
+    def _can_go_on(self) -> bool:
+        """Whether what is in the overlay is a part of what is asked for now."""
+        done, model = self._prediction, self._session.model
+        return (
+            done is not None
+            and model is not None
+            and bool(self._fraction)
+            and self._fraction != 1.0
+            and done.checkpoint is model.checkpoint
+            and done.flips == self._flips.isChecked()
+        )
 
     def predict_or_cancel(self) -> None:
         """Do what the large button does."""
@@ -203,7 +217,9 @@ class PredictStep(QWidget):
 
     def cancel(self) -> None:
         """End the prediction at its next region or pass; what is there stays."""
-        self.job.cancel()
+        from napari_volseg.training.events import Command
+
+        self.job.send(Command.STOP)
         self._cancel.setEnabled(False)
         say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
 
@@ -249,7 +265,7 @@ class PredictStep(QWidget):
         """Let go of an overlay that was deleted, or that another image has left behind."""
         if self._overlay is not None and self._overlay is not self._session.prediction:
             self._overlay.events.visible.disconnect(self._show_visible)
-            self._overlay = None
+            self._overlay = self._prediction = None
             self._fraction = None
             self.job.cancel()
         self._overlay = self._session.prediction
@@ -267,6 +283,7 @@ class PredictStep(QWidget):
         reason = "" if running else why_not_predict(session)
         say(self._reason, reason or self._refusal)
         self._model.setText(describe_model(session.model))
+        self._predict.setText(f"{'Go on' if self._can_go_on() else 'Predict'}  {PREDICT_KEY}")
         self._predict.setVisible(not running)
         self._predict.setEnabled(not reason)
         self._cancel.setVisible(running)
@@ -297,7 +314,8 @@ class PredictStep(QWidget):
         elif self.job.running:
             self._bar.setValue(round(100 * fraction))
             seconds = time.monotonic() - self._began
-            left = duration(seconds / fraction - seconds) if fraction else ""
+            gained = fraction - self._began_at
+            left = duration(seconds * (1 - fraction) / gained) if gained > 0 else ""
             say(
                 self._status,
                 f"About {left} left" if left else "Getting ready\N{HORIZONTAL ELLIPSIS}",
@@ -312,9 +330,10 @@ class PredictStep(QWidget):
 
     def save_mask(self) -> None:
         """Ask for a file and write the prediction there."""
-        overlay, volume = self._overlay, self._volume
-        if overlay is None or volume is None or self._fraction != 1.0:
+        overlay, done = self._overlay, self._prediction
+        if overlay is None or done is None or self._fraction != 1.0:
             return
+        volume = done.volume
         path = ask_where_to_save(
             self, self._memory, "Save mask", f"{volume.name}_labels", LABEL_SUFFIXES
         )

@@ -17,9 +17,9 @@ from napari_volseg.widgets.parts import label, named, row
 
 if TYPE_CHECKING:
     from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.widgets.predicting import RegionUncertainty
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
-    from napari_volseg.widgets.work import RegionUncertainty
 
 COLORMAP = "inferno"
 """Of equal steps to the eye."""

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.sparse_labels import AnyLabels
-    from napari_volseg.data.tiles import Region
     from napari_volseg.data.volume import Volume
-    from napari_volseg.inference.predict import PredictedRegion
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.review.between import Proposal
     from napari_volseg.review.classify import ClassifiedObject
@@ -62,59 +60,6 @@ def train_on(
     known = tuple(c for c in classes if c.id in painted.counts)
     case = Case(volume, Annotation(labels, known, painted.complete), proposals)
     yield from train(case, config, resume=resume)
-
-
-@dataclass(frozen=True, eq=False)
-class RegionUncertainty:
-    """How unsure a finished piece of a prediction is.
-
-    Attributes
-    ----------
-    region : region
-        Where it belongs in the volume.
-    values : uint8 (z, y, x)
-        Normalized entropy: 0 is sure, 255 a mere guess.
-    """
-
-    region: Region
-    values: NDArray[np.uint8] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Predicted:
-    """The end of a prediction: what it was unsure of, all over the volume."""
-
-    uncertainty: UncertaintyMap
-
-
-def predict_on(
-    checkpoint: Checkpoint, volume: Volume, near: tuple[int, int] | None, flips: bool
-) -> Iterator[PredictedRegion | RegionUncertainty | Predicted | None]:
-    """Predict a volume, the slice on view first, then the regions near it.
-
-    The last event sums up. None tells nothing: it comes where the prediction can be cancelled
-    in the middle of a region.
-
-    Raises
-    ------
-    InputError
-        As ``inference.predict.predict``.
-    """
-    from napari_volseg.inference.predict import order_tiles, prepare
-    from napari_volseg.review.suggest import add_region, empty_map
-    from napari_volseg.review.uncertainty import doubt_levels
-
-    predictor = prepare(checkpoint, volume, flips=flips)
-    if near is not None:
-        yield from predictor.look(near)
-    uncertainty = empty_map(volume.shape, volume.spacing, len(checkpoint.classes))
-    for piece in predictor.passes(order_tiles(predictor.tiles, near)):
-        yield piece
-        if piece is None:
-            continue
-        entropy = add_region(uncertainty, piece.region, piece.probabilities)
-        yield RegionUncertainty(piece.region, doubt_levels(entropy))
-    yield Predicted(uncertainty)
 
 
 @dataclass(frozen=True, eq=False)

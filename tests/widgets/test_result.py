@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_volseg.data.files import read_annotation, read_volume
 from napari_volseg.data.journal import recoverable
+from napari_volseg.data.tiles import box_size
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference.predict import PredictedRegion, predict_volume
 from napari_volseg.models.checkpoint import load_model
@@ -19,7 +20,7 @@ from napari_volseg.models.unet3d import UNet3D
 from napari_volseg.widgets import predict as predict_step
 from napari_volseg.widgets.dock import VolSegDock
 from napari_volseg.widgets.journaling import autosave_words
-from napari_volseg.widgets.layers import classes_of, show_slice
+from napari_volseg.widgets.layers import classes_of, noted, show_slice
 from napari_volseg.widgets.review import physical_volume
 from napari_volseg.widgets.settings import Memory
 from tests.widgets.conftest import close, paint_three_slices
@@ -51,10 +52,15 @@ def regions(trained, model, monkeypatch):
     real = predict_step.predict_on
 
     def predict_on(*arguments):
-        for piece in real(*arguments):
+        work, heard = real(*arguments), None
+        while True:
+            try:
+                piece = work.send(heard)
+            except StopIteration:
+                return
             if isinstance(piece, PredictedRegion):
                 regions.append(piece.region)
-            yield piece
+            heard = yield piece
             time.sleep(0.04)
 
     monkeypatch.setattr(predict_step, "predict_on", predict_on)
@@ -151,9 +157,57 @@ def test_a_prediction_can_be_cancelled(trained, regions, phantom):
     assert (overlay == 0).any() and (overlay != 0).any()
     assert not find(trained, "save the mask").isEnabled()
     assert "a mask can be saved once all is" in find(trained, "prediction state").text()
+
+
+def test_a_cancelled_prediction_goes_on_with_what_is_left(trained, regions, monkeypatch):
+    monkeypatch.setattr("napari_volseg.inference.predict.Predictor.look", lambda *_: ())
+
+    def come_to():
+        overlay, summed = trained.session.prediction, trained.session.uncertainty
+        assert find(trained, "save the mask").isEnabled()
+        return overlay.data.copy(), noted(overlay)["doubt"].copy(), summed
+
     press(trained, "predict")
     wait_until(lambda: not trained.predict.job.running, "it is predicted")
-    assert trained.session.prediction.data.all()
+    labels, doubt, summed = come_to()
+    assert len(regions) == 12
+    regions.clear()
+    assert find(trained, "predict").text().startswith("Predict"), "all of it, once more"
+    for least in (3, 7):
+        press(trained, "predict")
+        wait_until(lambda least=least: len(regions) >= least, "regions come")
+        press(trained, "cancel prediction")
+        wait_until(lambda: not trained.predict.job.running, "it is cancelled")
+        assert find(trained, "predict").text().startswith("Go on")
+        shown = np.count_nonzero(trained.session.prediction.data)
+        assert shown == sum(map(box_size, regions)), "nothing finished is left out"
+    assert trained.session.uncertainty is None
+    press(trained, "predict")
+    wait_until(lambda: not trained.predict.job.running, "it is predicted")
+    assert len(regions) == 12, "each of them once"
+    again = come_to()
+    np.testing.assert_array_equal(again[0], labels)
+    np.testing.assert_array_equal(again[1], doubt)
+    for one, other in zip(again[2].entropy, summed.entropy, strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+@pytest.mark.parametrize("other", ["flips", "model"])
+def test_what_was_cancelled_begins_anew_where_something_else_is_asked_for(
+    trained, regions, model, other
+):
+    press(trained, "predict")
+    wait_until(lambda: trained.predict.fraction > 0.2, "regions are finished")
+    press(trained, "cancel prediction")
+    wait_until(lambda: not trained.predict.job.running, "it is cancelled")
+    assert find(trained, "predict").text().startswith("Go on")
+    if other == "flips":
+        press(trained, "flip averaging")
+    else:
+        trained.session.set_model(model)
+    assert find(trained, "predict").text().startswith("Predict")
+    press(trained, "predict")
+    assert not trained.session.prediction.data.any()
 
 
 def test_flip_averaging_can_be_cancelled_between_its_passes(trained, monkeypatch):
