@@ -73,9 +73,12 @@ def equal_trust(opinions: int) -> tuple[float, ...]:
 
 
 def pool_opinions(opinions: Tensor, belief: Belief) -> Tensor:
-    """Make class probabilities (K, ...) of the opinions of each part of a network (E, K, ...)."""
+    """Make class probabilities (K, ...) of the opinions of each part of a network (E, K, ...).
+
+    Last ones that trust does not reach have no say: they came after it was fitted.
+    """
     trust = torch.tensor(belief.trust or equal_trust(len(opinions)), device=opinions.device)
-    logits = torch.tensordot(trust, log_of(opinions), 1)
+    logits = torch.tensordot(trust, log_of(opinions[: len(trust)]), 1)
     if belief.shift:
         shift = torch.tensor(belief.shift, device=opinions.device)
         logits = logits + shift.view(-1, *[1] * (logits.ndim - 1))

@@ -64,6 +64,13 @@ def test_trust_is_bounded_also_where_an_opinion_is_certain():
     assert wrong == LEAST_TRUST
 
 
+def test_what_was_not_there_when_trust_was_fitted_has_no_say():
+    opinions, classes = opinions_and_classes(1.0, 0.5, 2.0)
+    belief = Belief(fit_trust(opinions[:2], classes))
+    expected = pool_opinions(opinions[:2], belief)
+    torch.testing.assert_close(pool_opinions(opinions, belief), expected)
+
+
 def test_equal_trust_is_the_geometric_mean():
     opinions = opinions_and_classes(1.0, 2.0, voxels=50)[0]
     geometric = (opinions[0] * opinions[1]).sqrt()

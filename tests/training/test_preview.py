@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.inference.predict import predict_volume
+from napari_volseg.training import loop
 from napari_volseg.training.budget import Budget
 from napari_volseg.training.events import Command, PreviewRequest
 from napari_volseg.training.loop import train
@@ -62,6 +66,19 @@ def test_the_time_of_a_preview_counts():
         pass
     after = running.send(PreviewRequest(XY))
     assert 0 < after.preview.seconds < after.seconds - before.seconds
+
+
+def test_a_preview_leaves_out_a_second_look_that_is_not_judged_yet(monkeypatch):
+    clock = count(0.0, 0.02)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    config = replace(CONFIG, steps=0, minutes=0.02)
+    running = train(make_case(), config)
+    asked = [next(running)]
+    with suppress(StopIteration):
+        while True:
+            asked.append(running.send(PreviewRequest(XY)))
+    learning = [e for e in asked if e.stage == "second look" and e.score is None and e.loss]
+    assert len(learning) > 2 and all(e.preview for e in learning)
 
 
 def test_what_the_pixel_classifier_came_to_is_scored():
