@@ -3,7 +3,7 @@
     python benchmarks/prediction.py [--turns 3] [--size 0] [--no-peer] [--json FILE]
 
 The network that `auto` chooses for the kidney phantom, untrained, over the phantom (or a cube
-of noise of --size voxels): once alone and once with its pixel classifier. Ours is
+of noise of --size voxels): alone, with its pixel classifier, and with the second look. Ours is
 `predict` from the image to labels and calibrated probabilities of every region. Bare are the
 forward passes on the same tiles, context included, without reading, probabilities and labels.
 MONAI's is its sliding_window_inference of the same network over the standardized image with the
@@ -38,14 +38,16 @@ from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint
 from napari_volseg.models.registry import get_architecture
 from napari_volseg.models.unet3d import build, network_reach
+from napari_volseg.sparse.filters import averaged
 from napari_volseg.sparse.position import with_region_position
+from napari_volseg.sparse.second_look import second_reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_volseg.data.volume import Volume
 
-ALONE, BESIDE = "network", "network and classifier"
+ALONE, BESIDE, AGAIN = "network", "network and classifier", "and second look"
 EVERY = (slice(None), slice(None))
 
 
@@ -57,9 +59,15 @@ def untrained(what: str, size: int) -> tuple[Checkpoint, Volume]:
     config = get_architecture("unet3d").configure(training, [case], torch.device("cpu"))
     if what == ALONE:
         config = replace(config, filter_scales=())
+    if what != AGAIN:
+        config = replace(config, second_look=False)
     ids = truth.class_ids
     torch.manual_seed(0)
     module = build(config, volume.channels, len(ids))
+    if module.second is not None:
+        # One that begins with zeros has nothing to say and is left out.
+        for half in module.second.halves:
+            torch.nn.init.normal_(half.classify.weight)
     checkpoint = Checkpoint(
         model="unet3d", config=asdict(config), training=training.to_json(),
         channels=volume.channels, classes=default_classes(ids), spacing=volume.spacing,
@@ -94,11 +102,20 @@ def bare(checkpoint: Checkpoint, volume: Volume) -> Callable[[], None]:
     def run() -> None:
         for tile in predictor.tiles:
             block = torch.zeros(1, channels, *(side.stop - side.start for side in tile.read))
-            reach, shape = network_reach(config), block.shape[2:]
-            seen, _ = crop_around(tile.trim, reach, config.divisor, shape)
+            shape, looked = block.shape[2:], tile.trim
+            if second := module.second:
+                reach = second_reach(config.voxel)
+                looked, within = crop_around(tile.trim, reach, second.cells, shape)
+            seen, _ = crop_around(looked, network_reach(config), config.divisor, shape)
             module.unet(block[(*EVERY, *seen)])
-            if module.pixels is not None:
-                module.pixels.over(module.pixels.responses(block, tile.trim))
+            if module.pixels is None:
+                continue
+            responses = module.pixels.responses(block, looked)
+            logits = module.pixels.over(responses)
+            if second:
+                coarse = averaged(logits[0], second.cells)
+                maps = second.spread(coarse, within)
+                second.over(module.pixels, responses[(*EVERY, *within)], maps)
 
     return run
 
@@ -167,7 +184,7 @@ def main() -> None:
     found = {}
     print(describe_device(torch.device("cpu")))
     print(f"{'':24}{'':8}{'Mvoxel/s':>9}{'speed':>7}{'peak MB':>9}{'before':>8}")
-    for what in (ALONE, BESIDE):
+    for what in (ALONE, BESIDE, AGAIN):
         peer = what == ALONE and not arguments.no_peer
         found[what] = compare(what, ["ours", "bare"] + ["monai"] * peer, arguments)
         for name, row in found[what].items():
