@@ -115,7 +115,8 @@ def bare(checkpoint: Checkpoint, volume: Volume) -> Callable[[], None]:
             if second:
                 coarse = averaged(logits[0], second.cells)
                 maps = second.spread(coarse, within)
-                second.over(module.pixels, responses[(*EVERY, *within)], maps)
+                inner = [part[(*EVERY, *within)] for part in responses]
+                second.over(module.pixels, inner, maps)
 
     return run
 

@@ -103,15 +103,16 @@ class UNet3D(nn.Module):
             every = torch.cat([every, again.log_softmax(2)])
         return every.mean(0)
 
-    def look_again(self, first: Tensor, responses: Tensor, core: Region) -> Tensor:
+    def look_again(self, first: Tensor, responses: Sequence[Tensor], core: Region) -> Tensor:
         """Map first opinions (E, B, K, ...) and responses (B, F, ...) to logits (2, B, K, ...).
 
-        Of a core of what these cover.
+        Of a core of what these cover; the responses are in parts.
         """
         pixels, second = second_parts(self)
         found = pool_opinions(first.transpose(1, 2), FIRST_LOOK).transpose(0, 1)
         maps = second.spread(averaged(found, second.cells), core)
-        return second.over(pixels, responses[(slice(None), slice(None), *core)], maps)
+        seen = [part[(slice(None), slice(None), *core)] for part in responses]
+        return second.over(pixels, seen, maps)
 
     def unet(self, image: Tensor) -> Tensor:
         """Follow figure 2: down, up, classify; between the cells, interpolate."""
@@ -289,11 +290,11 @@ def halves(module: UNet3D) -> bool:
 
 def first_opinions(
     module: UNet3D, config: UNet3DConfig, block: Tensor, core: Region
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Sequence[Tensor]]:
     """Class probabilities (E, K, z, y, x) without the second look's, and the filters' responses."""
     network = probabilities(module, config, block, core)[None]
     if module.pixels is None:
-        return network, block[:, :0]
+        return network, ()
     responses = module.pixels.responses(block, core)
     logits = module.pixels.over(responses)
     return torch.cat([network, torch.softmax(logits[:, 0].float(), 1)]), responses

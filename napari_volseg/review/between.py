@@ -259,5 +259,5 @@ def image_logits(
 ) -> NDArray[np.float32]:
     """Logits (K, z, y, x) of a region by its gray values alone."""
     (responses,) = block_responses(classifier, case, [region], torch.device("cpu"))
-    logits: NDArray[np.float32] = classifier.over(responses[None]).mean(0)[0].numpy()
+    logits: NDArray[np.float32] = classifier.over([responses[None]]).mean(0)[0].numpy()
     return logits

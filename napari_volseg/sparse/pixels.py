@@ -173,15 +173,15 @@ class PixelClassifier(nn.Module):
         """Multiples of voxels (z, y, x) at which a block must begin in its volume."""
         return filters_alignment(self.scales, self.voxel, self.learned is not None)
 
-    def responses(self, image: Tensor, core: Region) -> Tensor:
-        """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X).
+    def responses(self, image: Tensor, core: Region) -> list[Tensor]:
+        """Filter responses (B, F, z, y, x) of a core of an image (B, C, Z, Y, X), in parts.
 
         Position channels follow as they are.
         """
         gray, place = image[:, : self.channels], image[:, self.channels :]
         learned = [] if self.learned is None else [self.learned.responses(gray, core)]
         fixed = self.fixed_responses(gray, core)
-        return torch.cat([*fixed, *learned, place[(slice(None), slice(None), *core)]], 1)
+        return [*fixed, *learned, place[(slice(None), slice(None), *core)]]
 
     def fixed_responses(self, gray: Tensor, core: Region) -> Iterator[Tensor]:
         """Yield filter responses (B, F, z, y, x) of standardized gray values (B, C, Z, Y, X).
@@ -198,18 +198,19 @@ class PixelClassifier(nn.Module):
         return torch.stack([self.placed(features), self.near(features)])
 
     @torch.no_grad()
-    def over(self, responses: Tensor) -> Tensor:
-        """Map responses (B, F, Z, Y, X) to logits (E, B, K, Z, Y, X), plane by plane.
+    def over(self, responses: Sequence[Tensor]) -> Tensor:
+        """Map responses (B, F, Z, Y, X) in parts to logits (E, B, K, Z, Y, X), plane by plane.
 
         For prediction: as if in evaluation mode, and without gradients.
         """
-        return by_plane(
-            [o.matrices(responses.shape[1]) for o in (self.placed, self.near)], responses
-        )
+        features = sum(part.shape[1] for part in responses)
+        return by_plane([o.matrices(features) for o in (self.placed, self.near)], responses)
 
 
-def by_plane(opinions: Sequence[Sequence[tuple[Tensor, Tensor]]], *features: Tensor) -> Tensor:
-    """Map features (B, F, Z, Y, X), side by side, through the layers of each opinion.
+def by_plane(
+    opinions: Sequence[Sequence[tuple[Tensor, Tensor]]], features: Sequence[Tensor]
+) -> Tensor:
+    """Map features (B, F, Z, Y, X) in parts through the layers of each opinion.
 
     Returns
     -------
@@ -217,7 +218,7 @@ def by_plane(opinions: Sequence[Sequence[tuple[Tensor, Tensor]]], *features: Ten
         Logits.
     """
     planes = []
-    # Hidden units of a whole block at once would take gigabytes.
+    # Features in one piece, and hidden units, of a whole block at once would take gigabytes.
     for parts in zip(*(f.unbind(2) for f in features), strict=True):
         plane = torch.cat(parts, 1).flatten(2)
         logits = torch.stack([multiplied(layers, plane) for layers in opinions])

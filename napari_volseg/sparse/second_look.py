@@ -171,10 +171,13 @@ class SecondLook(nn.Module):
             maps.append(smooth)
         return refined(torch.cat(maps, 1), self.cells, inside)
 
-    def over(self, pixels: PixelClassifier, responses: Tensor, maps: Tensor) -> Tensor:
-        """Map responses (B, F, Z, Y, X) and maps (B, 3 K, Z, Y, X) to logits (2, B, K, Z, Y, X)."""
-        layers = [half.matrices(pixels, responses.shape[1]) for half in self.halves]
-        return by_plane(layers, responses, maps)
+    def over(self, pixels: PixelClassifier, responses: Sequence[Tensor], maps: Tensor) -> Tensor:
+        """Map responses (B, F, Z, Y, X) and maps (B, 3 K, Z, Y, X) to logits (2, B, K, Z, Y, X).
+
+        The responses are in parts.
+        """
+        features = sum(part.shape[1] for part in responses)
+        return by_plane([h.matrices(pixels, features) for h in self.halves], [*responses, maps])
 
 
 def second_reach(voxel: Sequence[float]) -> Triple:

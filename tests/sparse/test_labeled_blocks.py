@@ -47,7 +47,8 @@ def test_each_labeled_voxel_has_the_responses_of_the_whole_volume_once(learned, 
     image = with_region_position(case.read((z, y, x)), (z, y, x), case.volume.shape)
     labeled = case.target >= 0
     own = classifier(learned)
-    whole = own.responses(image[None], (z, y, x))[0][:, torch.from_numpy(labeled)].T
+    responses = torch.cat(own.responses(image[None], (z, y, x)), 1)[0]
+    whole = responses[:, torch.from_numpy(labeled)].T
     found = list(labeled_responses(pool, own))
     assert len(found) > 10 and found[-1][0] == 1
     features = torch.cat([f for *_, f in found])

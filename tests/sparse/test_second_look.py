@@ -132,7 +132,7 @@ def test_over_volumes_it_is_what_it_is_for_each_voxel():
     maps = torch.rand(2, MAPS * N_CLASSES, 8, 16, 16)
     with torch.no_grad():
         over = second.over(pixels, responses, maps)
-        features = pixels.placed.normalized(responses.movedim(1, -1).flatten(0, 3))
+        features = pixels.placed.normalized(torch.cat(responses, 1).movedim(1, -1).flatten(0, 3))
         rows = torch.cat([features, maps.movedim(1, -1).flatten(0, 3)], 1)
         expected = second(rows.expand(HALVES, -1, -1))
     assert over.shape == (HALVES, 2, N_CLASSES, 8, 16, 16)
