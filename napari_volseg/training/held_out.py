@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_volseg.data.sparse_labels import SparseLabels, is_labeled
+from napari_volseg.data.sparse_labels import is_labeled
+from napari_volseg.data.tiles import voxels_read
 from napari_volseg.inference.opinions import class_opinions
 from napari_volseg.inference.predict import plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
+from napari_volseg.sparse.places import LEAST_VOXELS
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
 from napari_volseg.training.evidence import (
@@ -23,24 +25,41 @@ from napari_volseg.training.evidence import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.tiles import Tile
     from napari_volseg.models.registry import AnyArchitecture
+    from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool
 
 
-MOST_TILES = 8
-"""That are predicted of a volume too large for an array of labels: all would take hours."""
+MOST_READ = 64_000_000
+"""Voxels of volumes that are read to judge by: all tiles of a large one would take hours."""
+
+MOST_READ_IN_TIME = 16_000_000
+"""In a training by time on a CPU: they take half a minute of one core."""
 
 SEEN_VOXELS = 10_000
 """Of each region that is predicted, to tell how common the classes are; drawn at random."""
 
 
 def score_held_out(
-    module: nn.Module, config: Any, architecture: AnyArchitecture, pool: Pool
+    module: nn.Module,
+    config: Any,
+    architecture: AnyArchitecture,
+    pool: Pool,
+    most_read: int = MOST_READ,
 ) -> Score | None:
     """Predict where voxels are held out, find what that is worth, and compare.
+
+    Parameters
+    ----------
+    most_read : int
+        Voxels of volumes from which on only some of the tiles are predicted.
 
     Returns
     -------
@@ -57,11 +76,7 @@ def score_held_out(
     for case in cases:
         held_out = case.held_out
         every = plan_tiles(architecture.walk(config, case.volume.shape), case.volume.shape)
-        tiles = [tile for tile in every if (held_out[tile.write] != IGNORE).any()]
-        if isinstance(held_out, SparseLabels):
-            # The same ones each time, so that scores can be compared.
-            chosen = np.random.default_rng(0).permutation(len(tiles))[:MOST_TILES]
-            tiles = [tiles[i] for i in sorted(chosen)]
+        tiles = drawn_tiles(every, held_out, pool.n_classes, most_read // len(cases))
         regions = class_opinions(
             module, config, architecture, case.volume, case.intensity, pool.device, tiles
         )
@@ -87,6 +102,35 @@ def score_held_out(
     evidence = weigh_evidence(confusion, [case.places for case in cases])
     score = score_of(confusion.sum((0, 1)))
     return score and replace(score, belief=belief, evidence=evidence)
+
+
+def drawn_tiles(
+    tiles: Sequence[Tile], held_out: AnyLabels, n_classes: int, most_read: int
+) -> list[Tile]:
+    """Draw tiles with held-out voxels until enough is read; a rare class is not left out.
+
+    The same ones each time, so that scores can be compared.
+    """
+    counts = {}
+    for number, tile in enumerate(tiles):
+        classes = held_out[tile.write]
+        found = np.bincount(classes[classes != IGNORE], minlength=n_classes)
+        if found.any():
+            counts[number] = found
+    wanted = np.minimum(sum(counts.values()), LEAST_VOXELS)
+    drawn: list[int] = []
+    held, read = np.zeros(n_classes, np.int64), 0
+    for number in np.random.default_rng(0).permutation(list(counts)).tolist():
+        if read < most_read or counts[number][held < wanted].any():
+            drawn.append(number)
+            held += counts[number]
+            read += voxels_read([tiles[number]])
+    return [tiles[number] for number in sorted(drawn)]
+
+
+def most_read_in(training: TrainingConfig, device: torch.device) -> int:
+    """Voxels that a look at held-out voxels may read, in a training on a device."""
+    return MOST_READ if training.steps or device.type != "cpu" else MOST_READ_IN_TIME
 
 
 def by_the_other(opinions: Tensor, half: NDArray[np.int64]) -> Tensor:

@@ -33,7 +33,7 @@ from napari_volseg.training.events import (
     Progress,
     Score,
 )
-from napari_volseg.training.held_out import score_held_out
+from napari_volseg.training.held_out import most_read_in, score_held_out
 from napari_volseg.training.labels import Material, take_labels
 from napari_volseg.training.memory import batched, step_down
 from napari_volseg.training.plan_memory import plan_memory
@@ -272,7 +272,8 @@ def train(
         if finished or budget.score_due(run):
             began = time.perf_counter()
             judged = replace(material.pool, counts=learned.counts)
-            score = of_the_first(score_held_out(run.averaged, model_config, architecture, judged))
+            look = (run.averaged, model_config, architecture, judged, most_read_in(config, device))
+            score = of_the_first(score_held_out(*look))
             keep_best(run, score)
             spent = of_the_first(time.perf_counter() - began)
             run.scoring_seconds += spent

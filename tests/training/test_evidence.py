@@ -9,6 +9,7 @@ import torch
 from scipy.stats import t
 
 from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.tiles import start_of, tile_grid
 from napari_volseg.data.volume import Volume
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.registry import Walk, no_halves
@@ -140,3 +141,21 @@ def test_a_network_that_is_good_near_paint_only_is_found_out(pool, monkeypatch):
     assert evidence.slices == 4
     assert evidence.near > 0.85 > 0.6 > evidence.far
     assert asdict(score)["evidence"] == asdict(evidence)
+
+
+def test_of_a_large_volume_some_tiles_are_judged_and_no_class_is_left_out():
+    tiles = tile_grid((40, 40, 40), (10, 10, 10))
+    held = np.full((40, 40, 40), IGNORE, np.int16)
+    held[::2] = 0
+    held[30:, 30:, 30:] = 1
+    held[0, 0, :5] = 2
+    drawn = held_out.drawn_tiles(tiles, held, 3, most_read=4_000)
+    starts = [start_of(tile.write) for tile in drawn]
+    assert 4 <= len(drawn) <= 6 and starts == sorted(starts)
+    assert (30, 30, 30) in starts and (0, 0, 0) in starts, "they alone have these classes"
+    again = held_out.drawn_tiles(tiles, held, 3, most_read=4_000)
+    assert [tile.write for tile in again] == [tile.write for tile in drawn]
+    assert len(held_out.drawn_tiles(tiles, held, 3, most_read=10**6)) == len(tiles)
+    held[:, 20:] = IGNORE
+    assert len(held_out.drawn_tiles(tiles, held, 3, most_read=10**6)) == len(tiles) // 2
+    assert held_out.drawn_tiles(tiles, np.full_like(held, IGNORE), 3, most_read=10**6) == []
