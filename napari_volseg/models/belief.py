@@ -91,7 +91,12 @@ def log_of(opinions: Tensor) -> Tensor:
 
 
 def fit_belief(
-    opinions: Tensor, classes: Tensor, painted: Sequence[int], strokes: float, anywhere: Tensor
+    opinions: Tensor,
+    classes: Tensor,
+    painted: Sequence[int],
+    strokes: float,
+    anywhere: Tensor,
+    second: int = 0,
 ) -> Belief:
     """Find what to make of a network's opinions.
 
@@ -107,14 +112,21 @@ def fit_belief(
         Part of them, 0 to 1, that are not on slices painted whole.
     anywhere : float (E, K, M)
         Opinions of voxels of the volume, whether painted or not.
+    second : int
+        How many of the opinions, the last ones, are of what the others found.
     """
-    trust = fit_trust(opinions, classes, strokes)
+    trust = fit_trust(opinions, classes, strokes, second)
     shift = fit_shift(pool_opinions(anywhere, Belief(trust)), painted)
     return Belief(trust, tuple(strokes * of_class for of_class in shift))
 
 
-def fit_trust(opinions: Tensor, classes: Tensor, strokes: float = 0.0) -> tuple[float, ...]:
+def fit_trust(
+    opinions: Tensor, classes: Tensor, strokes: float = 0.0, second: int = 0
+) -> tuple[float, ...]:
     """Find the trust with which voxels are likeliest to have their classes.
+
+    It is near equal where little is known; but second opinions begin with the less trust, the
+    more of the paint is strokes: what was found beside strokes tells little of borders.
 
     Parameters
     ----------
@@ -124,10 +136,14 @@ def fit_trust(opinions: Tensor, classes: Tensor, strokes: float = 0.0) -> tuple[
         What they are.
     strokes : float
         Part of the paint, 0 to 1, that is not on slices painted whole.
+    second : int
+        How many of the opinions, the last ones, are of what the others found.
     """
     logs = log_of(opinions).double()
     right = logs.gather(1, classes.expand(len(logs), 1, -1))[:, 0].mean(1)
     prior = np.array(equal_trust(len(opinions)))
+    prior[len(prior) - second :] *= 1 - strokes
+    prior /= prior.sum()
     doubt = DOUBT / len(classes) + STROKE_DOUBT * strokes
 
     def surprise(trust: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

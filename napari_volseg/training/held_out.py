@@ -15,6 +15,7 @@ from napari_volseg.inference.opinions import class_opinions
 from napari_volseg.inference.predict import plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.places import LEAST_VOXELS
+from napari_volseg.sparse.second_look import HALVES
 from napari_volseg.sparse.stage import IGNORE
 from napari_volseg.training.events import Score
 from napari_volseg.training.evidence import (
@@ -95,7 +96,9 @@ def score_held_out(
             seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
         n_slices += len(case.places.slice_axes)
     opinions, classes = torch.cat(found, 2), torch.cat(truth)
-    belief = fit_belief(opinions, classes, pool.counts, pool.strokes, torch.cat(seen, 2))
+    second = HALVES if architecture.halves(module) else 0
+    anywhere = torch.cat(seen, 2)
+    belief = fit_belief(opinions, classes, pool.counts, pool.strokes, anywhere, second)
     answers = pool_opinions(opinions, belief).argmax(0).numpy()
     shape = (n_slices, 2, pool.n_classes, pool.n_classes)
     confusion = count_pairs(np.concatenate(places), classes.numpy(), answers, shape)

@@ -56,6 +56,16 @@ def test_strokes_keep_trust_near_equal_however_many_their_voxels_are():
     assert of_strokes == pytest.approx(fit_trust(*few, 1.0), abs=0.05)
 
 
+def test_second_opinions_have_no_say_for_nothing_where_all_paint_is_strokes():
+    opinions, classes = opinions_and_classes(1.0, 1.0, 1.0, voxels=4)
+    assert fit_trust(opinions, classes, 0.0, second=1) == fit_trust(opinions, classes, 0.0)
+    few = fit_trust(opinions[:, :, :1], classes[:1], 1.0, second=1)
+    assert few[0] == pytest.approx(0.5, abs=0.05) and few[2] < 0.05
+    some = fit_trust(opinions[:, :, :1], classes[:1], 0.5, second=1)
+    assert some[:2] == pytest.approx((0.4, 0.4), abs=0.05)
+    assert some[2] == pytest.approx(0.2, abs=0.05)
+
+
 def test_trust_is_bounded_also_where_an_opinion_is_certain():
     opinions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).repeat(1, 1, 1000)
     classes = torch.tensor([0, 1]).repeat(1000)
