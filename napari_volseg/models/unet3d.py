@@ -205,7 +205,8 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
     if not config.looks_again:
         return (pixels, context)
     look = partial(first_look, config)
-    second = second_stage(training, pool, second_parts, look, config.tile, context.share)
+    halo, _ = first_halo(config)
+    second = second_stage(training, pool, second_parts, look, halo, config.tile, context.share)
     return (pixels, replace(context, share=context.share - second.share), second)
 
 

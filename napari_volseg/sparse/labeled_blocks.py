@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from napari_volseg.data.tiles import around, box_size, crop_around, relative, start_of
+from napari_volseg.sparse.draw import draw_until_enough
 from napari_volseg.sparse.filters import alignment, widest_reach
 from napari_volseg.sparse.learned_filters import learned_alignment, learned_reach
 from napari_volseg.sparse.position import with_region_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.pixels import PixelClassifier
@@ -66,6 +69,11 @@ class Block:
     def key(self) -> tuple[int, ...]:
         """The sides of its core."""
         return tuple(end for side in self.core for end in (side.start, side.stop))
+
+    def trained_on(self, n_classes: int) -> NDArray[np.int64]:
+        """Count its voxels of each class (K,), but for held-out ones."""
+        classes = self.classes[~self.held_out]
+        return np.asarray(classes.bincount(minlength=n_classes).numpy())
 
     def pick(self, values: Tensor) -> Tensor:
         """Take what its voxels have (N, F) of all that its core has (F, z, y, x)."""
@@ -116,14 +124,9 @@ def labeled_responses(
 def drawn_blocks(pool: Pool, classifier: PixelClassifier) -> list[Block]:
     """Draw blocks until there are enough labeled voxels, and of each class."""
     blocks = [block for case in pool.cases for block in labeled_blocks(case, classifier)]
-    found = torch.zeros(pool.n_classes, dtype=torch.long)
-    drawn = []
-    for index in np.random.default_rng(0).permutation(len(blocks)):
-        block = blocks[index]
-        if found.sum() <= MOST_VOXELS or (found[block.classes] < FEWEST_VOXELS).any():
-            found += block.classes[~block.held_out].bincount(minlength=pool.n_classes)
-            drawn.append(block)
-    return drawn
+    counts = [block.trained_on(pool.n_classes) for block in blocks]
+    costs = [int(found.sum()) for found in counts]
+    return [blocks[n] for n in draw_until_enough(counts, costs, MOST_VOXELS, FEWEST_VOXELS)]
 
 
 def labeled_blocks(case: PoolCase, classifier: PixelClassifier) -> Iterator[Block]:

@@ -9,10 +9,10 @@ how likely it is said to be, there and smoothed, on cells of two voxels.
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,6 +27,7 @@ from napari_volseg.data.tiles import (
     relative,
     tile_grid,
 )
+from napari_volseg.sparse.draw import draw_until_enough
 from napari_volseg.sparse.filters import (
     apply_along,
     averaged,
@@ -41,7 +42,7 @@ from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
 from napari_volseg.sparse.pixels import WEIGHT_DECAY, by_plane
-from napari_volseg.sparse.plan import plan_core
+from napari_volseg.sparse.plan import each, plan_core
 from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
 if TYPE_CHECKING:
@@ -74,9 +75,8 @@ SECONDS = 15.0
 MOST_SHARE = 0.25
 """Of what the pixel classifier leaves, where the time is short."""
 
-MOST_LOOKED = 4_000_000
-"""Voxels of volumes that are looked at around paint, in ten seconds of one core; in a minute half
-as many."""
+MOST_READ = 10_000_000
+"""Voxels of volumes that are read to look around paint; in a minute half as many."""
 
 STEPS = 600
 """In a training by time, if that takes a minute or more."""
@@ -190,6 +190,7 @@ def second_stage(
     pool: Pool,
     parts_of: Callable[[M], tuple[PixelClassifier, SecondLook]],
     look: Callable[[M, PoolCase, Region], Tensor],
+    halo: Triple,
     tile: Triple,
     share: float,
 ) -> Stage[M]:
@@ -200,6 +201,8 @@ def second_stage(
     parts_of : callable (module) -> (PixelClassifier, SecondLook)
     look : callable (module, case, region) -> float (K, z, y, x)
         How likely each class is by all first opinions.
+    halo : (z, y, x)
+        Voxels around a region that these read.
     tile : (z, y, x)
         Voxels that are looked at at once.
     share : float
@@ -209,7 +212,7 @@ def second_stage(
     class_weights = pool_weights(training, pool)
     steps = max(1, round(STEPS * min(1.0, training.minutes)))
     part = min(1.0, training.minutes / 2)
-    most, voxels = (max(1, round(part * n)) for n in (MOST_LOOKED, VOXELS_A_STEP))
+    most, voxels = (max(1, round(part * n)) for n in (MOST_READ, VOXELS_A_STEP))
 
     @torch.no_grad()
     def prepare(module: M) -> Iterator[float]:
@@ -220,7 +223,8 @@ def second_stage(
             seen[block] = pixels.placed.normalized(features)
             yield done / 2
         parts = []
-        looking = labeled_maps(list(seen), second, partial(look, module), tile, most)
+        drawn = drawn_groups(list(seen), second, halo, most)
+        looking = labeled_maps(drawn, second, partial(look, module), tile)
         for done, maps_of_blocks in looking:
             for block, maps in maps_of_blocks:
                 classes, half = block.classes.to(pool.device), half_of(block).to(pool.device)
@@ -263,22 +267,19 @@ def second_share(training: TrainingConfig) -> float:
 
 
 def labeled_maps(
-    blocks: Sequence[Block],
+    drawn: Sequence[tuple[Region, list[Block]]],
     second: SecondLook,
     look: Callable[[PoolCase, Region], Tensor],
     tile: Triple,
-    most: int,
 ) -> Iterator[tuple[float, list[tuple[Block, Tensor]]]]:
     """Look around labeled voxels, at blocks near each other together.
 
-    Around very many blocks that takes long: then some of them are drawn.
-
     Parameters
     ----------
+    drawn : sequence of (region, list of Block)
+        What is seen, and what it is seen for.
     tile : (z, y, x)
         Voxels that are looked at at once.
-    most : int
-        Voxels that are looked at, if those have enough voxels of every class.
 
     Yields
     ------
@@ -287,7 +288,6 @@ def labeled_maps(
     found : list of (block, maps float (N, 3 K))
         Those that are complete.
     """
-    drawn = drawn_groups(blocks, second, most)
     shapes = [box_shape(seen) for seen, _ in drawn]
     tiles = [tile_grid(shape, plan_core(tile, shape, second.cells)) for shape in shapes]
     done, total = 0, sum(map(len, tiles))
@@ -314,25 +314,34 @@ def half_of(block: Block) -> Tensor:
 
 
 def drawn_groups(
-    blocks: Sequence[Block], second: SecondLook, most: int
+    blocks: Sequence[Block], second: SecondLook, halo: Triple, most: int
 ) -> list[tuple[Region, list[Block]]]:
-    """Draw blocks near each other, with the region that is seen around them."""
+    """Draw blocks near each other, with the region that is seen around them.
+
+    Around very many blocks it would take long.
+
+    Parameters
+    ----------
+    halo : (z, y, x)
+        Voxels around that region that are read.
+    most : int
+        Voxels that are read, if those have enough voxels of every class.
+    """
     reach = second_reach(second.voxel)
     of_case: dict[PoolCase, list[Block]] = {}
     for block in blocks:
         of_case.setdefault(block.case, []).append(block)
-    groups = [group for own in of_case.values() for group in neighbors(own, reach, most)]
-    counts = torch.zeros(second.one.classify.out_features, dtype=torch.long)
-    drawn, looked = [], 0
-    for index in np.random.default_rng(0).permutation(len(groups)):
-        if looked < most or (counts < FEWEST_VOXELS).any():
-            box, shape = around([b.core for b in groups[index]]), groups[index][0].case.volume.shape
-            seen, _ = crop_around(box, reach, second.cells, shape)
-            drawn.append((seen, groups[index]))
-            looked += box_size(seen)
-            for block in groups[index]:
-                counts += block.classes[~block.held_out].bincount(minlength=len(counts))
-    return drawn
+    groups, counts, costs = [], [], []
+    for case, own in of_case.items():
+        for group in neighbors(own, each(operator.add, reach, halo), most):
+            box = around([block.core for block in group])
+            seen, _ = crop_around(box, reach, second.cells, case.volume.shape)
+            read, _ = crop_around(seen, halo, (1, 1, 1), case.volume.shape)
+            groups.append((seen, group))
+            n_classes = second.one.classify.out_features
+            counts.append(sum(block.trained_on(n_classes) for block in group))
+            costs.append(box_size(read))
+    return [groups[n] for n in draw_until_enough(counts, costs, most, FEWEST_VOXELS)]
 
 
 def on_cells(region: Region, cells: Triple) -> Region:

@@ -14,6 +14,7 @@ from napari_volseg.data.tiles import voxels_read
 from napari_volseg.inference.opinions import class_opinions
 from napari_volseg.inference.predict import plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
+from napari_volseg.sparse.draw import draw_until_enough
 from napari_volseg.sparse.places import LEAST_VOXELS
 from napari_volseg.sparse.second_look import HALVES
 from napari_volseg.sparse.stage import IGNORE
@@ -114,21 +115,16 @@ def drawn_tiles(
 
     The same ones each time, so that scores can be compared.
     """
-    counts = {}
-    for number, tile in enumerate(tiles):
+    counts, with_some = [], []
+    for tile in tiles:
         classes = held_out[tile.write]
         found = np.bincount(classes[classes != IGNORE], minlength=n_classes)
         if found.any():
-            counts[number] = found
-    wanted = np.minimum(sum(counts.values()), LEAST_VOXELS)
-    drawn: list[int] = []
-    held, read = np.zeros(n_classes, np.int64), 0
-    for number in np.random.default_rng(0).permutation(list(counts)).tolist():
-        if read < most_read or counts[number][held < wanted].any():
-            drawn.append(number)
-            held += counts[number]
-            read += voxels_read([tiles[number]])
-    return [tiles[number] for number in sorted(drawn)]
+            counts.append(found)
+            with_some.append(tile)
+    costs = [voxels_read([tile]) for tile in with_some]
+    drawn = draw_until_enough(counts, costs, most_read, LEAST_VOXELS)
+    return [with_some[number] for number in sorted(drawn)]
 
 
 def most_read_in(training: TrainingConfig, device: torch.device) -> int:

@@ -57,23 +57,25 @@ def test_around_paint_is_seen_what_is_seen_in_the_whole_volume(tile, most):
     cells = torch.nn.functional.avg_pool3d(found[None], second.cells, ceil_mode=True)
     whole = second.spread(cells, whole_region(SHAPE))[0]
     seen = 0
+    drawn = drawn_groups(blocks, second, (0, 0, 0), most)
     for _, complete in labeled_maps(
-        blocks, second, lambda case, region: found[(slice(None), *region)], tile, most
+        drawn, second, lambda case, region: found[(slice(None), *region)], tile
     ):
         for block, maps in complete:
             z, y, x = block.voxels.T
             torch.testing.assert_close(maps, whole[:, z, y, x].T)
             seen += len(maps)
-    assert seen == sum(len(block.voxels) for block in blocks)
+    expected = sum(len(block.voxels) for _, group in drawn for block in group)
+    assert seen == expected > 0.9 * sum(len(block.voxels) for block in blocks)
 
 
 def test_of_many_blocks_some_are_drawn_until_every_class_has_enough(monkeypatch):
     blocks = [block for _, block, _ in labeled_responses(pool_of(), parts()[0])]
     _, second = parts()
-    every = drawn_groups(blocks, second, 10**9)
+    every = drawn_groups(blocks, second, (4, 8, 8), 10**9)
     assert sum(len(group) for _, group in every) == len(blocks)
     monkeypatch.setattr("napari_volseg.sparse.second_look.FEWEST_VOXELS", 1)
-    few = drawn_groups(blocks, second, 1)
+    few = drawn_groups(blocks, second, (4, 8, 8), 1)
     drawn = [block for _, group in few for block in group]
     assert len(drawn) < len(blocks)
     assert set(torch.cat([b.classes for b in drawn]).tolist()) == set(range(N_CLASSES))
@@ -90,6 +92,7 @@ def test_each_half_is_trained_on_all_but_what_the_other_holds_out():
         lambda module, case, region: torch.stack(
             torch.meshgrid(*(torch.arange(s.start, s.stop) / 1.0 for s in region), indexing="ij")
         ),
+        (0, 0, 0),
         SHAPE,
         1.0,
     )
