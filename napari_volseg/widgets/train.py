@@ -272,7 +272,8 @@ class TrainStep(QWidget):
             say(self._status, "Paused.")
         elif self.job.running and not self._stopping:
             about = "At most" if self._patient and not last.settled else "About"
-            parts = [f"{about} {duration(last.seconds_left)} left"]
+            over = last.fraction == 1
+            parts = ["Almost done" if over else f"{about} {duration(last.seconds_left)} left"]
             if last.loss is None:
                 parts.insert(0, "Looking at what is painted")
             if self._score is not None:

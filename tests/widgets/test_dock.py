@@ -344,8 +344,9 @@ def test_why_a_training_ends_early_is_said(painted, monkeypatch, model):
     events = [
         progress(1, seconds_left=200.0, **found),
         progress(2, seconds_left=20.0, settled=True, **found),
+        progress(3, seconds_left=0.0, fraction=1, settled=True, **found),
     ]
-    shown = iter((events[0], events[1], None))
+    shown = iter((*events, None))
     now = [next(shown)]
 
     def train_on(*_):
@@ -359,6 +360,7 @@ def test_why_a_training_ends_early_is_said(painted, monkeypatch, model):
     for text in (
         "At most 3 min left · held-out IoU 0.80",
         "About 20 s left · held-out IoU 0.80, which no longer improves",
+        "Almost done · held-out IoU 0.80, which no longer improves",
     ):
         line = find(painted, "training progress")
         wait_until(lambda line=line, text=text: line.text() == text, text)
