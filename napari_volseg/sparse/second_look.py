@@ -75,7 +75,7 @@ SECONDS = 15.0
 MOST_SHARE = 0.25
 """Of what the pixel classifier leaves, where the time is short."""
 
-MOST_READ = 10_000_000
+MOST_READ = 8_000_000
 """Voxels of volumes that are read to look around paint; in a minute half as many."""
 
 STEPS = 600
@@ -333,7 +333,8 @@ def drawn_groups(
         of_case.setdefault(block.case, []).append(block)
     groups, counts, costs = [], [], []
     for case, own in of_case.items():
-        for group in neighbors(own, each(operator.add, reach, halo), most):
+        # Small enough for two of them: what is drawn last may take too much by one.
+        for group in neighbors(own, each(operator.add, reach, halo), most // 2):
             box = around([block.core for block in group])
             seen, _ = crop_around(box, reach, second.cells, case.volume.shape)
             read, _ = crop_around(seen, halo, (1, 1, 1), case.volume.shape)
