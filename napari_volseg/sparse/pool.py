@@ -26,7 +26,12 @@ from napari_volseg.data.sparse_labels import (
 )
 from napari_volseg.data.tiles import Region, cut_block
 from napari_volseg.sparse.hold_out import Blocks, empty_blocks, share_out
-from napari_volseg.sparse.places import HeldOutPlaces, locate_held_out, slice_axes
+from napari_volseg.sparse.places import (
+    HeldOutPlaces,
+    locate_held_out,
+    painted_slices,
+    slice_axes,
+)
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
@@ -115,9 +120,10 @@ class PoolCase:
     def judged(self) -> tuple[NDArray[np.int32], NDArray[np.integer], NDArray[np.int8]]:
         """The voxels to judge by (N, 3), their class index (N,), and axes, as ``axes``."""
         voxels, classes = labeled_positions(self.held_out, IGNORE)
-        # Not as ``places`` has them: what it measures besides may wait until the first score.
+        # Not of ``places``: what it measures besides may wait until the first score.
         painted = labeled_in_either(self.target, self.held_out, IGNORE)
-        return voxels, classes, slice_axes(painted, voxels)
+        axes, _ = painted_slices(painted, voxels)
+        return voxels, classes, axes.astype(np.int8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -303,8 +303,8 @@ def labeled_maps(
             done += 1
             yield done / total, []
         assert coarse is not None
-        spread = (second.spread(coarse, relative(b.core, seen))[0] for b in group)
-        yield done / total, [(b, b.pick(maps)) for b, maps in zip(group, spread, strict=True)]
+        cores = [(b, relative(b.core, seen)) for b in group]
+        yield done / total, [(b, b.pick(second.spread(coarse, at)[0])) for b, at in cores]
 
 
 def half_of(block: Block) -> Tensor:

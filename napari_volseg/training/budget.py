@@ -105,9 +105,11 @@ class Budget:
             return min(1.0, by_steps) if steps else 1.0
         # Preparing a stage counts, so a stage gets its share of what is left then; but one of
         # few steps its share of all: without them, its preparation would have been for nothing.
-        left = self.total_seconds(run) - (0.0 if steps else run.stage_began)
-        share = self.shares[run.stage] / (1.0 if steps else sum(self.shares[run.stage :]))
-        by_time = (run.seconds - run.stage_began) / (left * share) if left > 0 else 1.0
+        given = self.total_seconds(run) * self.shares[run.stage]
+        if not steps:
+            left = self.total_seconds(run) - run.stage_began
+            given = left * self.shares[run.stage] / sum(self.shares[run.stage :])
+        by_time = (run.seconds - run.stage_began) / given if given > 0 else 1.0
         return min(1.0, max(by_steps, by_time))
 
     def ended(self, run: Run) -> bool:

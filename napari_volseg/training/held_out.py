@@ -75,6 +75,7 @@ def score_held_out(
     n_slices = 0
     random = torch.Generator().manual_seed(0)
     module.eval()
+    second = HALVES if architecture.halves(module) else 0
     for case in cases:
         held_out = case.held_out
         every = plan_tiles(architecture.walk(config, case.volume.shape), case.volume.shape)
@@ -87,7 +88,7 @@ def score_held_out(
             labeled = target != IGNORE
             of_labeled = opinions[:, :, labeled.to(pool.device)].cpu()
             at = case.places.find(region, labeled.numpy())
-            if architecture.halves(module):
+            if second:
                 half = case.blocks.half(case.places.positions(at))
                 of_labeled = by_the_other(of_labeled, half)
             found.append(of_labeled)
@@ -97,7 +98,6 @@ def score_held_out(
             seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
         n_slices += len(case.places.slice_axes)
     opinions, classes = torch.cat(found, 2), torch.cat(truth)
-    second = HALVES if architecture.halves(module) else 0
     anywhere = torch.cat(seen, 2)
     belief = fit_belief(opinions, classes, pool.counts, pool.strokes, anywhere, second)
     answers = pool_opinions(opinions, belief).argmax(0).numpy()

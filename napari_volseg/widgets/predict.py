@@ -37,7 +37,6 @@ from napari_volseg.widgets.parts import (
     set_primary,
 )
 from napari_volseg.widgets.predicting import (
-    Predicted,
     Prediction,
     RegionUncertainty,
     predict_on,
@@ -202,8 +201,8 @@ class PredictStep(QWidget):
         return (
             done is not None
             and model is not None
-            and bool(self._fraction)
-            and self._fraction != 1.0
+            and 0 < (self._fraction or 0) < 1
+            and done.volume is self._session.volume
             and done.checkpoint is model.checkpoint
             and done.flips == self._flips.isChecked()
         )
@@ -223,8 +222,8 @@ class PredictStep(QWidget):
         self._cancel.setEnabled(False)
         say(self._status, "Stopping\N{HORIZONTAL ELLIPSIS}")
 
-    def _on_event(self, event: PredictedRegion | RegionUncertainty | Predicted | None) -> None:
-        if isinstance(event, Predicted):
+    def _on_event(self, event: PredictedRegion | RegionUncertainty | Prediction | None) -> None:
+        if isinstance(event, Prediction):
             if self._overlay is not None:
                 note(self._overlay, doubt=self._uncertainty.values)
             self._session.set_uncertainty(event.uncertainty)

@@ -40,13 +40,6 @@ class RegionUncertainty:
     values: NDArray[np.uint8] = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Predicted:
-    """The end of a prediction: what it was unsure of, all over the volume."""
-
-    uncertainty: UncertaintyMap
-
-
 @dataclass(eq=False)
 class Prediction:
     """A prediction of a volume as far as it has come; once stopped, it can go on.
@@ -72,12 +65,12 @@ class Prediction:
 
 def predict_on(
     prediction: Prediction, near: tuple[int, int] | None
-) -> Generator[PredictedRegion | RegionUncertainty | Predicted | None, Command | None, None]:
+) -> Generator[PredictedRegion | RegionUncertainty | Prediction | None, Command | None, None]:
     """Predict what is left of a volume, the slice on view first, then the regions near it.
 
-    The last event sums up. None tells nothing: it comes where the prediction can be stopped
-    in the middle of a region. ``send(Command.STOP)`` ends it; nothing of what is finished then
-    is still to come.
+    The last event is the prediction, once it is complete. None tells nothing: it comes where
+    it can be stopped in the middle of a region. ``send(Command.STOP)`` ends it; nothing of what
+    is finished then is still to come.
 
     Raises
     ------
@@ -111,5 +104,6 @@ def predict_on(
         heard = yield RegionUncertainty(piece.region, doubt_levels(entropy))
         last = yield replace(piece, done=len(prediction.finished), total=len(ordered))
         if Command.STOP in (heard, last):
-            return
-    yield Predicted(uncertainty)
+            break
+    if len(prediction.finished) == len(ordered):
+        yield prediction

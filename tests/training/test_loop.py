@@ -232,9 +232,7 @@ def test_several_volumes_train_one_model():
 def test_a_training_by_time_ends_and_pauses_do_not_count(monkeypatch):
     clock = count(0.0, 0.02)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    # A stage of few steps takes them at the end, however long it prepared.
-    options = QUICK | {"second_look": False}
-    running = train(make_case(), replace(CONFIG, steps=0, minutes=0.02, options=options))
+    running = train(make_case(), replace(CONFIG, steps=0, minutes=0.02))
     next(running)
     for _ in range(75):  # A pause of 1.5 s, longer than the training is to be.
         next(clock)

@@ -157,6 +157,9 @@ def test_a_prediction_can_be_cancelled(trained, regions, phantom):
     assert (overlay == 0).any() and (overlay != 0).any()
     assert not find(trained, "save the mask").isEnabled()
     assert "a mask can be saved once all is" in find(trained, "prediction state").text()
+    press(trained, "predict")
+    wait_until(lambda: not trained.predict.job.running, "it is predicted")
+    assert trained.session.prediction.data.all()
 
 
 def test_a_cancelled_prediction_goes_on_with_what_is_left(trained, regions, monkeypatch):
