@@ -75,9 +75,12 @@ def equal_trust(opinions: int) -> tuple[float, ...]:
 def pool_opinions(opinions: Tensor, belief: Belief) -> Tensor:
     """Make class probabilities (K, ...) of the opinions of each part of a network (E, K, ...).
 
-    Last ones that trust does not reach have no say: they came after it was fitted.
+    Last ones that trust does not reach have no say: they came after it was fitted. Where the last
+    ones that it is for are not known, the first ones have their say.
     """
-    trust = torch.tensor(belief.trust or equal_trust(len(opinions)), device=opinions.device)
+    given = np.array(belief.trust or equal_trust(len(opinions)), np.float32)
+    known = given[: len(opinions)]
+    trust = torch.from_numpy(known * (given.sum() / known.sum())).to(opinions.device)
     logits = torch.tensordot(trust, log_of(opinions[: len(trust)]), 1)
     if belief.shift:
         shift = torch.tensor(belief.shift, device=opinions.device)
@@ -111,11 +114,14 @@ def fit_belief(
     strokes : float
         Part of them, 0 to 1, that are not on slices painted whole.
     anywhere : float (E, K, M)
-        Opinions of voxels of the volume, whether painted or not.
+        Opinions of voxels of the volume, whether painted or not; the last ones may lack. Without
+        voxels, classes are taken to be as common as in the paint.
     second : int
         How many of the opinions, the last ones, are of what the others found.
     """
     trust = fit_trust(opinions, classes, strokes, second)
+    if not anywhere.shape[2]:
+        return Belief(trust, (0.0,) * len(painted))
     shift = fit_shift(pool_opinions(anywhere, Belief(trust)), painted)
     return Belief(trust, tuple(strokes * of_class for of_class in shift))
 

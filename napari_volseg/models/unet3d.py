@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.data.tiles import crop_around, whole_region
+from napari_volseg.data.tiles import crop_around, tile_grid, whole_region
 from napari_volseg.models.belief import Belief, pool_opinions
 from napari_volseg.models.initialize import he_initialize, learned_initialize
 from napari_volseg.models.registry import Architecture, Walk, count_convolutions
@@ -24,6 +24,7 @@ from napari_volseg.models.unet3d_config import UNet3DConfig, auto
 from napari_volseg.sparse.convolution import Conv3d
 from napari_volseg.sparse.filters import averaged, refined
 from napari_volseg.sparse.learned_filters import cells_of
+from napari_volseg.sparse.looks import pixel_looks
 from napari_volseg.sparse.patches import patch_stage
 from napari_volseg.sparse.pixels import (
     PixelClassifier,
@@ -38,9 +39,9 @@ from napari_volseg.sparse.second_look import SecondLook, second_reach, second_st
 from napari_volseg.sparse.whole import pad_to_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from napari_volseg.data.tiles import Region
+    from napari_volseg.data.tiles import Region, TileGrid
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool, PoolCase
     from napari_volseg.sparse.stage import Stage
@@ -191,7 +192,9 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
     )
     if not config.filter_scales:
         return (patch_stage(training, pool, plan, UNet3D.unet, rate=1e-2),)
-    pixels = pixel_stage(training, pool, pixels_of)
+    seen = partial(network_look, config), network_tiles(config)
+    looks = partial(pixel_looks, pool, pixels_of, *seen)
+    pixels = replace(pixel_stage(training, pool, pixels_of), look=looks)
     context = patch_stage(
         training,
         pool,
@@ -202,11 +205,13 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         parameters=context_parameters,
         share=1 - pixels.share,
     )
+    context = replace(context, look=looks)
     if not config.looks_again:
         return (pixels, context)
     look = partial(first_look, config)
     halo, _ = first_halo(config)
-    second = second_stage(training, pool, second_parts, look, halo, config.tile, context.share)
+    around = (look, halo, config.tile)
+    second = second_stage(training, pool, second_parts, *around, context.share, looks)
     return (pixels, replace(context, share=context.share - second.share), second)
 
 
@@ -303,14 +308,38 @@ def first_opinions(
 
 def first_look(config: UNet3DConfig, module: UNet3D, case: PoolCase, region: Region) -> Tensor:
     """How likely each class is (K, z, y, x) by what the network and the pixel classifier say."""
-    halo, align = first_halo(config)
-    seen, within = crop_around(region, halo, align, case.volume.shape)
+    block, within = read_around(config, module, case, region, *first_halo(config))
+    found, _ = first_opinions(module, config, block, within)
+    return pool_opinions(found, FIRST_LOOK)
+
+
+def network_look(config: UNet3DConfig, module: UNet3D, case: PoolCase, region: Region) -> Tensor:
+    """How likely each class is (K, z, y, x) by what the padded network alone says."""
+    around = network_reach(config), config.divisor
+    block, within = read_around(config, module, case, region, *around)
+    return probabilities(module, config, block, within)
+
+
+def network_tiles(config: UNet3DConfig) -> Callable[[PoolCase], TileGrid]:
+    """Return the tiles in which the padded network alone sees a volume."""
+
+    def tiles_of(case: PoolCase) -> TileGrid:
+        shape = case.volume.shape
+        core = plan_core(config.tile, shape, config.divisor)
+        return tile_grid(shape, core, network_reach(config), align=config.divisor)
+
+    return tiles_of
+
+
+def read_around(
+    config: UNet3DConfig, module: UNet3D, case: PoolCase, core: Region, halo: Triple, align: Triple
+) -> tuple[Tensor, Region]:
+    """Read a core of a volume with its context (1, C, z, y, x); return where in it the core is."""
+    seen, within = crop_around(core, halo, align, case.volume.shape)
     block = case.read(seen)
     if config.position:
         block = with_region_position(block, seen, case.volume.shape)
-    device = next(module.parameters()).device
-    found, _ = first_opinions(module, config, block[None].to(device), within)
-    return pool_opinions(found, FIRST_LOOK)
+    return block[None].to(next(module.parameters()).device), within
 
 
 ARCHITECTURES = (

@@ -169,6 +169,11 @@ class PixelClassifier(nn.Module):
         self.near = VoxelNetwork(near, n_classes, units)
 
     @property
+    def reach(self) -> Triple:
+        """Voxels (z, y, x) that its filters see on each side."""
+        return filters_reach(self.scales, self.voxel, self.learned is not None)
+
+    @property
     def alignment(self) -> Triple:
         """Multiples of voxels (z, y, x) at which a block must begin in its volume."""
         return filters_alignment(self.scales, self.voxel, self.learned is not None)

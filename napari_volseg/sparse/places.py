@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.sparse_labels import AnyLabels
-    from napari_volseg.data.tiles import Region
 
 LEAST_VOXELS = 50
 """Held-out voxels, of a class or a slice, below which they tell nothing: neighbors are alike."""
@@ -65,17 +64,11 @@ class HeldOutPlaces:
     reach: float
     unchecked: float
 
-    def find(self, region: Region, held_out: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """Return which entries the held-out voxels of a region have, in the region's order."""
-        inside = zip(np.nonzero(held_out), region, strict=True)
-        positions = tuple(at + side.start for at, side in inside)
+    def find(self, positions: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return which entries held-out voxels (N, 3) have."""
         at: NDArray[np.intp]
-        at = np.searchsorted(self.voxels, np.ravel_multi_index(positions, self.shape))
+        at = np.searchsorted(self.voxels, np.ravel_multi_index(tuple(positions.T), self.shape))
         return at
-
-    def positions(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
-        """Return the positions (N, 3) of some entries."""
-        return np.stack(np.unravel_index(self.voxels[at], self.shape), 1)
 
 
 def locate_held_out(

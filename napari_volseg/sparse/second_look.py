@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.labeled_blocks import Block
+    from napari_volseg.sparse.looks import Look
     from napari_volseg.sparse.pixels import PixelClassifier
     from napari_volseg.sparse.plan import Triple
     from napari_volseg.sparse.pool import Pool, PoolCase
@@ -193,6 +194,7 @@ def second_stage(
     halo: Triple,
     tile: Triple,
     share: float,
+    looks: Callable[..., Iterator[Look]],
 ) -> Stage[M]:
     """Train the second look of a network, whose other parts are trained and stay as they are.
 
@@ -207,8 +209,11 @@ def second_stage(
         Voxels that are looked at at once.
     share : float
         Of the training that all stages after the pixel classifier's have.
+    looks : callable (module, most_read, again=) -> iterator of Look
+        ``pixel_looks`` of the network.
     """
     found: list[tuple[Tensor, Tensor, list[Tensor]]] = []
+    judged_maps: dict[tuple[PoolCase, tuple[int, ...]], Tensor] = {}
     class_weights = pool_weights(training, pool)
     steps = max(1, round(STEPS * min(1.0, training.minutes)))
     part = min(1.0, training.minutes / 2)
@@ -223,12 +228,15 @@ def second_stage(
             seen[block] = pixels.placed.normalized(features)
             yield done / 2
         parts = []
+        judged_maps.clear()
         drawn = drawn_groups(list(seen), second, halo, most)
         looking = labeled_maps(drawn, second, partial(look, module), tile)
         for done, maps_of_blocks in looking:
             for block, maps in maps_of_blocks:
                 classes, half = block.classes.to(pool.device), half_of(block).to(pool.device)
                 parts.append((torch.cat([seen[block], maps], 1), classes, half))
+                # The first opinions are trained: by these maps it is judged, too.
+                judged_maps[block.case, block.key] = maps[block.held_out.to(maps.device)]
             yield (1 + done) / 2
         features, classes, half = (torch.cat(part) for part in zip(*parts, strict=True))
         of_halves = [torch.nonzero((half == n) | (half == HALVES))[:, 0] for n in range(HALVES)]
@@ -248,6 +256,15 @@ def second_stage(
         logits = second(batch.image)
         return cross_entropy(logits.flatten(0, 1), batch.target.flatten(), class_weights)
 
+    def again(module: M, block: Block, features: Tensor) -> Tensor | None:
+        """Tell what the halves say (2, K, N) of a block's held-out voxels, if it was drawn."""
+        if (maps := judged_maps.get((block.case, block.key))) is None:
+            return None
+        pixels, second = parts_of(module)
+        rows = torch.cat([pixels.placed.normalized(features), maps], 1)
+        said: Tensor = second(rows.expand(HALVES, -1, -1))
+        return said.softmax(2).movedim(2, 1)
+
     return Stage(
         name="second look",
         prepare=prepare,
@@ -258,6 +275,7 @@ def second_stage(
         schedule=schedule_of(training),
         share=share * second_share(training),
         most_steps=0 if training.steps else steps,
+        look=partial(looks, again=again),
     )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from napari_volseg.sparse.config import TrainingConfig
+    from napari_volseg.sparse.looks import Look
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -112,6 +113,9 @@ class Stage(Generic[M]):
         the weights that earlier stages left; yields the part that is done, 0 to 1.
     instant : bool
         Whether its parameters alone give an answer, long before a network beside them does.
+    look : callable (module, most_read) -> iterator of Look, or None
+        What is said of held-out voxels, reading so many voxels of volumes at most, where a stage
+        knows it for less than their prediction takes.
     """
 
     name: str
@@ -124,3 +128,4 @@ class Stage(Generic[M]):
     most_steps: int = 0
     prepare: Callable[[M], Iterator[float]] = nothing_to_prepare
     instant: bool = False
+    look: Callable[[M, int], Iterator[Look]] | None = None

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from napari_volseg.data.sparse_labels import is_labeled
-from napari_volseg.data.tiles import voxels_read
+from napari_volseg.data.tiles import start_of, voxels_read
+from napari_volseg.inference.device import out_of_memory
 from napari_volseg.inference.opinions import class_opinions
 from napari_volseg.inference.predict import plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
 from napari_volseg.sparse.draw import draw_until_enough
+from napari_volseg.sparse.looks import Look
 from napari_volseg.sparse.places import LEAST_VOXELS
 from napari_volseg.sparse.second_look import HALVES
 from napari_volseg.sparse.stage import IGNORE
@@ -27,7 +29,7 @@ from napari_volseg.training.evidence import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -55,57 +57,96 @@ def score_held_out(
     architecture: AnyArchitecture,
     pool: Pool,
     most_read: int = MOST_READ,
+    look: Callable[[Any, int], Iterator[Look]] | None = None,
 ) -> Score | None:
-    """Predict where voxels are held out, find what that is worth, and compare.
+    """Hear what is said of held-out voxels, find what that is worth, and compare.
 
     Parameters
     ----------
     most_read : int
-        Voxels of volumes from which on only some of the tiles are predicted.
+        Voxels of volumes from which on only some of the tiles are looked at.
+    look : callable (module, most_read) -> iterator of Look, optional
+        Of the same volumes; without it, the tiles with held-out voxels are predicted.
 
     Returns
     -------
     Score or None
         None if no voxel is held out.
     """
-    cases = [case for case in pool.cases if is_labeled(case.held_out, IGNORE)]
-    if not cases:
+    with_some = [is_labeled(case.held_out, IGNORE) for case in pool.cases]
+    if not any(with_some):
         return None
-    found, truth, seen, places = [], [], [], []
-    n_slices = 0
-    random = torch.Generator().manual_seed(0)
     module.eval()
-    second = HALVES if architecture.halves(module) else 0
-    for case in cases:
-        held_out = case.held_out
+    looks: list[Look] | None = None
+    if look is not None:
+        try:
+            looks = list(look(module, most_read))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+    if looks is None:
+        # Also where memory ran out: a prediction goes on in smaller tiles.
+        looks = list(predicted_looks(module, config, architecture, pool, most_read))
+    classes = torch.cat([torch.empty(0, dtype=torch.int64), *(one.classes for one in looks)])
+    if not len(classes):
+        return None
+    cases = [case for case, some in zip(pool.cases, with_some, strict=True) if some]
+    first_slice, n_slices = {}, 0
+    for number, case in enumerate(pool.cases):
+        first_slice[number] = n_slices
+        n_slices += len(case.places.slice_axes) if with_some[number] else 0
+    found, places = [], []
+    for one in looks:
+        case = pool.cases[one.case]
+        at = case.places.find(one.voxels)
+        half = case.blocks.half(one.voxels)
+        found.append(by_the_other(one.opinions, half) if one.halves else one.opinions)
+        places.append(2 * (first_slice[one.case] + case.places.slice_of[at]) + case.places.far[at])
+    # Where the last opinions are not known, they cannot be judged; the first ones can.
+    most = max(map(len, found))
+    full = [n for n, opinions in enumerate(found) if len(opinions) == most]
+    least = min(len(one.anywhere) for one in looks)
+    belief = fit_belief(
+        torch.cat([found[n] for n in full], 2),
+        torch.cat([looks[n].classes for n in full]),
+        pool.counts,
+        pool.strokes,
+        torch.cat([one.anywhere[:least] for one in looks], 2),
+        max(one.halves for one in looks),
+    )
+    answers = torch.cat([pool_opinions(opinions, belief).argmax(0) for opinions in found])
+    shape = (n_slices, 2, pool.n_classes, pool.n_classes)
+    confusion = count_pairs(np.concatenate(places), classes.numpy(), answers.numpy(), shape)
+    evidence = weigh_evidence(confusion, [case.places for case in cases])
+    score = score_of(confusion.sum((0, 1)))
+    return score and replace(score, belief=belief, evidence=evidence)
+
+
+def predicted_looks(
+    module: nn.Module, config: Any, architecture: AnyArchitecture, pool: Pool, most_read: int
+) -> Iterator[Look]:
+    """Predict tiles with held-out voxels."""
+    some = [n for n, case in enumerate(pool.cases) if is_labeled(case.held_out, IGNORE)]
+    random = torch.Generator().manual_seed(0)
+    for number in some:
+        case = pool.cases[number]
         every = plan_tiles(architecture.walk(config, case.volume.shape), case.volume.shape)
-        tiles = drawn_tiles(every, held_out, pool.n_classes, most_read // len(cases))
+        tiles = drawn_tiles(every, case.held_out, pool.n_classes, most_read // len(some))
         regions = class_opinions(
             module, config, architecture, case.volume, case.intensity, pool.device, tiles
         )
         for region, opinions, _, _ in regions:
-            target = torch.from_numpy(held_out[region])
+            target = torch.from_numpy(case.held_out[region])
             labeled = target != IGNORE
-            of_labeled = opinions[:, :, labeled.to(pool.device)].cpu()
-            at = case.places.find(region, labeled.numpy())
-            if second:
-                half = case.blocks.half(case.places.positions(at))
-                of_labeled = by_the_other(of_labeled, half)
-            found.append(of_labeled)
-            truth.append(target[labeled].long())
-            places.append(2 * (n_slices + case.places.slice_of[at]) + case.places.far[at])
-            some = torch.randint(target.numel(), (SEEN_VOXELS,), generator=random)
-            seen.append(opinions.flatten(2)[:, :, some.to(pool.device)].cpu())
-        n_slices += len(case.places.slice_axes)
-    opinions, classes = torch.cat(found, 2), torch.cat(truth)
-    anywhere = torch.cat(seen, 2)
-    belief = fit_belief(opinions, classes, pool.counts, pool.strokes, anywhere, second)
-    answers = pool_opinions(opinions, belief).argmax(0).numpy()
-    shape = (n_slices, 2, pool.n_classes, pool.n_classes)
-    confusion = count_pairs(np.concatenate(places), classes.numpy(), answers, shape)
-    evidence = weigh_evidence(confusion, [case.places for case in cases])
-    score = score_of(confusion.sum((0, 1)))
-    return score and replace(score, belief=belief, evidence=evidence)
+            drawn = torch.randint(target.numel(), (SEEN_VOXELS,), generator=random)
+            yield Look(
+                case=number,
+                voxels=np.argwhere(labeled.numpy()) + start_of(region),
+                classes=target[labeled].long(),
+                opinions=opinions[:, :, labeled.to(pool.device)].cpu(),
+                halves=HALVES if architecture.halves(module) else 0,
+                anywhere=opinions.flatten(2)[:, :, drawn.to(pool.device)].cpu(),
+            )
 
 
 def drawn_tiles(

@@ -272,8 +272,9 @@ def train(
         if finished or budget.score_due(run):
             began = time.perf_counter()
             judged = replace(material.pool, counts=learned.counts)
-            look = (run.averaged, model_config, architecture, judged, most_read_in(config, device))
-            score = of_the_first(score_held_out(*look))
+            seen = (run.averaged, model_config, architecture, judged)
+            most = most_read_in(config, device)
+            score = of_the_first(score_held_out(*seen, most, stage.look))
             keep_best(run, score)
             spent = of_the_first(time.perf_counter() - began)
             run.scoring_seconds += spent

@@ -136,3 +136,10 @@ def test_a_shift_is_added_to_the_classes():
     shifted = pool_opinions(opinions, Belief((1.0,), (0.0, float(np.log(3)), 0.0)))
     expected = opinions[0] * torch.tensor([1.0, 3.0, 1.0])[:, None]
     torch.testing.assert_close(shifted, expected / expected.sum(0), atol=1e-3, rtol=0)
+
+
+def test_where_the_last_opinions_are_not_known_the_first_ones_have_their_say():
+    opinions, _ = opinions_and_classes(1.0, 2.0, 0.5, voxels=50)
+    belief = Belief((0.2, 0.4, 0.6), (0.5, 0.0, -0.5))
+    expected = pool_opinions(opinions[:2], Belief((0.4, 0.8), belief.shift))
+    torch.testing.assert_close(pool_opinions(opinions[:2], belief), expected)

@@ -88,12 +88,14 @@ def test_coarse_cells_call_nothing_far_that_is_not(monkeypatch):
     assert (distance[coarse.far] > coarse.reach).all()
 
 
-def test_the_voxels_of_a_region_are_found_in_its_order():
+def test_the_voxels_of_a_region_are_found_in_their_order():
     painted = painted_planes()
     held = (painted != IGNORE) & (np.indices(SHAPE)[0] > 2)
     places = locate_held_out(*parted(painted, held), SPACING)
     region = (slice(3, 9), slice(5, 20), slice(8, 33))
-    at = places.find(region, held[region])
+    positions = np.argwhere(held[region]) + [side.start for side in region]
+    at = places.find(positions)
     whole = np.zeros(SHAPE, bool)
     whole[region] = held[region]
     np.testing.assert_array_equal(places.voxels[at], np.flatnonzero(whole))
+    np.testing.assert_array_equal(places.find(positions[::-1]), at[::-1])

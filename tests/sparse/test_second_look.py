@@ -48,6 +48,11 @@ def likely() -> torch.Tensor:
     return (3 * logits).softmax(0)
 
 
+def no_looks(module, most_read, again):
+    """What ``second_stage`` is told to look by, where nothing is judged."""
+    return iter(())
+
+
 @pytest.mark.parametrize("tile", [(24, 64, 64), (8, 16, 16)])
 @pytest.mark.parametrize("apart", [False, True])
 def test_around_paint_is_seen_what_is_seen_in_the_whole_volume(tile, apart):
@@ -96,6 +101,7 @@ def test_each_half_is_trained_on_all_but_what_the_other_holds_out():
         (0, 0, 0),
         SHAPE,
         1.0,
+        no_looks,
     )
     assert list(stage.prepare(torch.nn.ModuleList([pixels, second])))[-1] == 1
     (case,) = pool.cases
