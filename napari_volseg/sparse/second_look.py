@@ -77,7 +77,14 @@ MOST_SHARE = 0.25
 """Of what the pixel classifier leaves, where the time is short."""
 
 MOST_READ = 8_000_000
-"""Voxels of volumes that are read to look around paint; in a minute half as many."""
+"""Voxels of volumes that are read to look around paint, for each minute of a training by time."""
+
+MOST_MINUTES = 4.0
+"""Up to which more are read."""
+
+LEAST_COVER = 0.5
+"""Part of the labeled voxels around which has to be looked: trained on a few places of a large
+volume, it is wrong at all others, and held-out voxels of the same places do not tell."""
 
 STEPS = 600
 """In a training by time, if that takes a minute or more."""
@@ -198,6 +205,8 @@ def second_stage(
 ) -> Stage[M]:
     """Train the second look of a network, whose other parts are trained and stay as they are.
 
+    It ends at once where too little of the paint can be looked around: it has no say then.
+
     Parameters
     ----------
     parts_of : callable (module) -> (PixelClassifier, SecondLook)
@@ -214,10 +223,10 @@ def second_stage(
     """
     found: list[tuple[Tensor, Tensor, list[Tensor]]] = []
     judged_maps: dict[tuple[PoolCase, tuple[int, ...]], Tensor] = {}
-    class_weights = pool_weights(training, pool)
-    steps = max(1, round(STEPS * min(1.0, training.minutes)))
-    part = min(1.0, training.minutes / 2)
-    most, voxels = (max(1, round(part * n)) for n in (MOST_READ, VOXELS_A_STEP))
+    class_weights, rate = pool_weights(training, pool), schedule_of(training)
+    minutes = MOST_MINUTES if training.steps else min(MOST_MINUTES, training.minutes)
+    steps = max(1, round(STEPS * min(1.0, minutes)))
+    most, voxels = round(minutes * MOST_READ), max(1, round(min(1.0, minutes / 2) * VOXELS_A_STEP))
 
     @torch.no_grad()
     def prepare(module: M) -> Iterator[float]:
@@ -228,8 +237,12 @@ def second_stage(
             seen[block] = pixels.placed.normalized(features)
             yield done / 2
         parts = []
+        found.clear()
         judged_maps.clear()
         drawn = drawn_groups(list(seen), second, halo, most)
+        covered = sum(len(block.voxels) for _, group in drawn for block in group)
+        if covered < LEAST_COVER * sum(len(block.voxels) for block in seen):
+            return
         looking = labeled_maps(drawn, second, partial(look, module), tile)
         for done, maps_of_blocks in looking:
             for block, maps in maps_of_blocks:
@@ -243,6 +256,8 @@ def second_stage(
         found[:] = [(features, classes, of_halves)]
 
     def sample(generator: torch.Generator) -> Batch:
+        if not found:
+            return Batch(torch.empty(0), torch.empty(0))
         features, classes, of_halves = found[0]
         drawn = []
         for usable in of_halves:
@@ -253,6 +268,8 @@ def second_stage(
 
     def loss(module: M, batch: Batch, step: int) -> Tensor:
         _, second = parts_of(module)
+        if not found:
+            return 0 * sum((weight.sum() for weight in second.parameters()), torch.tensor(0.0))
         logits = second(batch.image)
         return cross_entropy(logits.flatten(0, 1), batch.target.flatten(), class_weights)
 
@@ -272,7 +289,7 @@ def second_stage(
         loss=loss,
         optimizer=partial(make_optimizer, training, 1e-2, weight_decay=WEIGHT_DECAY),
         parameters=lambda module: parts_of(module)[1].parameters(),
-        schedule=schedule_of(training),
+        schedule=lambda fraction, scores: rate(fraction, scores) if found else 0.0,
         share=share * second_share(training),
         most_steps=0 if training.steps else steps,
         look=partial(looks, again=again),
