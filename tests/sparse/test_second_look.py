@@ -7,6 +7,7 @@ import torch
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.tiles import whole_region
 from napari_volseg.data.volume import Volume
+from napari_volseg.sparse import second_look
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.labeled_blocks import labeled_responses
 from napari_volseg.sparse.pixels import PixelClassifier
@@ -40,6 +41,22 @@ def parts() -> tuple[PixelClassifier, SecondLook]:
     torch.manual_seed(0)
     pixels = PixelClassifier(1, N_CLASSES, (1.0, 4.0), VOXEL)
     return pixels, SecondLook(len(pixels.placed.columns), N_CLASSES, VOXEL)
+
+
+def stage_of(pool: Pool):
+    return second_stage(
+        TrainingConfig(steps=100),
+        pool,
+        lambda module: (module[0], module[1]),
+        # What is found at a voxel tells where it is, and so which voxel a row is of.
+        lambda module, case, region: torch.stack(
+            torch.meshgrid(*(torch.arange(s.start, s.stop) / 1.0 for s in region), indexing="ij")
+        ),
+        (0, 0, 0),
+        SHAPE,
+        1.0,
+        no_looks,
+    )
 
 
 def likely() -> torch.Tensor:
@@ -89,20 +106,7 @@ def test_of_many_blocks_some_are_drawn_until_every_class_has_enough(monkeypatch)
 
 def test_each_half_is_trained_on_all_but_what_the_other_holds_out():
     pool, (pixels, second) = pool_of(), parts()
-    training = TrainingConfig(steps=100)
-    stage = second_stage(
-        training,
-        pool,
-        lambda module: (module[0], module[1]),
-        # What is found at a voxel tells where it is, and so which voxel a row is of.
-        lambda module, case, region: torch.stack(
-            torch.meshgrid(*(torch.arange(s.start, s.stop) / 1.0 for s in region), indexing="ij")
-        ),
-        (0, 0, 0),
-        SHAPE,
-        1.0,
-        no_looks,
-    )
+    stage = stage_of(pool)
     assert list(stage.prepare(torch.nn.ModuleList([pixels, second])))[-1] == 1
     (case,) = pool.cases
     blocks = [block for _, block, _ in labeled_responses(pool, pixels)]
@@ -117,6 +121,31 @@ def test_each_half_is_trained_on_all_but_what_the_other_holds_out():
         assert len(rows.unique(dim=0)) == usable + own[half]
     one, other = ({tuple(row) for row in rows.unique(dim=0).tolist()} for rows in drawn)
     assert len(one & other) == usable
+
+
+def test_it_is_left_out_where_too_little_of_the_paint_can_be_looked_around(monkeypatch):
+    pool, (pixels, second) = pool_of(), parts()
+    monkeypatch.setattr(second_look, "neighbors", lambda blocks, *_: [[b] for b in blocks])
+    monkeypatch.setattr(second_look, "FEWEST_VOXELS", 1)
+    monkeypatch.setattr(second_look, "MOST_READ", 1)
+    monkeypatch.setattr(second_look, "LEAST_COVER", 0.95)
+    stage = stage_of(pool)
+    module = torch.nn.ModuleList([pixels, second])
+    list(stage.prepare(module))
+    optimizer = stage.optimizer(stage.parameters(module))
+    before = [weight.clone() for weight in second.parameters()]
+    assert stage.schedule(0.0, []) == 0
+    loss = stage.loss(module, stage.sample(torch.Generator()), 0)
+    loss.backward()
+    assert loss == 0 and not any(weight.grad.any() for weight in second.parameters())
+    for group in optimizer.param_groups:
+        group["lr"] *= stage.schedule(0.0, [])
+    optimizer.step()
+    assert all(map(torch.equal, before, second.parameters())) and not second.trained
+    monkeypatch.setattr(second_look, "LEAST_COVER", 0.01)
+    list(stage.prepare(module))
+    assert stage.schedule(0.5, []) > 0
+    assert stage.loss(module, stage.sample(torch.Generator()), 0) > 0
 
 
 def test_it_says_nothing_before_it_is_trained():
