@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -40,6 +41,9 @@ ANYWHERE = 20_000
 
 MOST_FILTERED = 8_000_000
 """Voxels of each volume that are read to filter what surrounds these; once in a training."""
+
+MOST_TILES = 1000
+"""In which they lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,9 +206,9 @@ def seen_anywhere(
     """
     key = ("anywhere", pixels.scales, pixels.voxel, pixels.position, pixels.learned is not None)
     if key not in case.kept:
-        random = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         tiles, read = [], 0
-        for number in torch.randperm(len(grid), generator=random).tolist():
+        for number in Random(0).sample(range(len(grid)), min(len(grid), MOST_TILES)):
             if read >= MOST_FILTERED:
                 break
             tiles.append(grid[number])
@@ -217,7 +221,7 @@ def seen_anywhere(
         for tile in tiles:
             size = torch.tensor(box_shape(tile.write))
             count = math.ceil(part * box_size(tile.write))
-            at = (torch.rand(count, 3, generator=random) * size).long()
+            at = (torch.rand(count, 3, generator=generator) * size).long()
             voxels.append(at + torch.tensor(start_of(tile.write)))
             features.append(voxel_responses(pixels, case, tile.write, voxels[-1], device))
         case.kept[key] = torch.cat(voxels), torch.cat(features)

@@ -10,6 +10,7 @@ from napari_volseg.sparse import labeled_blocks
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.labeled_blocks import drawn_blocks, labeled_responses, neighbors
 from napari_volseg.sparse.learned_filters import learned_reach
+from napari_volseg.sparse.looks import voxel_responses
 from napari_volseg.sparse.pixels import PixelClassifier
 from napari_volseg.sparse.pool import Pool, build_pool
 from napari_volseg.sparse.position import with_region_position
@@ -58,6 +59,17 @@ def test_each_labeled_voxel_has_the_responses_of_the_whole_volume_once(learned, 
     expected = np.lexsort(whole.numpy()[:, -3:].T)
     torch.testing.assert_close(features[rows], whole[expected], atol=1e-4, rtol=1e-4)
     np.testing.assert_array_equal(classes[rows], case.target[labeled][expected])
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_voxels_that_nobody_painted_have_the_same_features(learned):
+    pool, own = pool_of(painted()), classifier(learned)
+    core = (slice(4, 20), slice(8, 41), slice(16, 52))
+    for _, block, features in labeled_responses(pool, own):
+        first, last = torch.tensor([(side.start, side.stop) for side in core]).T
+        inside = ((block.voxels >= first) & (block.voxels < last)).all(1)
+        found = voxel_responses(own, block.case, core, block.voxels[inside], pool.device)
+        torch.testing.assert_close(found, features[inside], atol=1e-4, rtol=1e-4)
 
 
 def test_of_many_labeled_voxels_some_are_drawn_and_rare_classes_stay(monkeypatch):
