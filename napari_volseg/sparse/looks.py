@@ -1,4 +1,4 @@
-"""What is said of held-out voxels: by it a training is judged.
+"""What is said of held-out voxels, by which a training is judged.
 
 A pixel classifier has the features of held-out voxels since it was trained: beside them, a
 look takes nothing but the network. To filter all of a volume around them, as its prediction

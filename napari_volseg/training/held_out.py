@@ -103,7 +103,7 @@ def score_held_out(
         found.append(by_the_other(one.opinions, half) if one.halves else one.opinions)
         places.append(2 * (first_slice[one.case] + case.places.slice_of[at]) + case.places.far[at])
     # Where the last opinions are not known, they cannot be judged; the first ones can.
-    most = max(map(len, found))
+    most = max(len(opinions) for opinions in found if opinions.shape[2])
     full = [n for n, opinions in enumerate(found) if len(opinions) == most]
     least = min(len(one.anywhere) for one in looks)
     belief = fit_belief(
@@ -112,7 +112,7 @@ def score_held_out(
         pool.counts,
         pool.strokes,
         torch.cat([one.anywhere[:least] for one in looks], 2),
-        max(one.halves for one in looks),
+        max(looks[n].halves for n in full),
     )
     answers = torch.cat([pool_opinions(opinions, belief).argmax(0) for opinions in found])
     shape = (n_slices, 2, pool.n_classes, pool.n_classes)
