@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
-from napari_volseg.sparse.labeled_blocks import labeled_responses
+from napari_volseg.sparse.labeled_blocks import MOST_VOXELS, labeled_responses
 from napari_volseg.sparse.learned_filters import (
     LEARNED,
     LearnedFilters,
@@ -51,7 +51,10 @@ BRIGHTEST = 8.0
 """Standardized gray value beyond which unbent ones end: a few could outweigh all others."""
 
 STEPS = 600
-"""In a training by time; with weight decay, more change nothing."""
+"""In a training by time, for so many labeled voxels or fewer; with weight decay, more change
+nothing. As many times more for more voxels."""
+
+STEPS_FOR = 100_000
 
 VOXELS_A_STEP = 4096
 
@@ -299,5 +302,10 @@ def pixel_stage(
         schedule=schedule_of(training),
         # In a training by time it comes first, for it is of use at once: at most half.
         share=0.5,
-        most_steps=0 if training.steps else STEPS,
+        most_steps=0 if training.steps else pixel_steps(sum(pool.counts)),
     )
+
+
+def pixel_steps(labeled: int) -> int:
+    """Return the steps of a training by time with so many labeled voxels."""
+    return round(STEPS * min(max(1.0, labeled / STEPS_FOR), MOST_VOXELS / STEPS_FOR))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from napari_volseg.sparse.learned_filters import LEARNED
-from napari_volseg.sparse.pixels import PixelClassifier
+from napari_volseg.sparse.pixels import STEPS, STEPS_FOR, PixelClassifier, pixel_steps
 from napari_volseg.sparse.position import with_region_position
 
 SCALES = (1.0, 4.0)
@@ -53,3 +53,9 @@ def test_an_opinion_is_the_same_of_voxels_in_rows_and_of_a_block():
     features = torch.randn(1, both.placed.columns.numel(), 2, 3, 4)
     rows = both(features.flatten(2)[0].T)
     torch.testing.assert_close(both.over(features.split(7, 1)).flatten(3)[:, 0], rows.movedim(1, 2))
+
+
+def test_more_paint_takes_more_steps():
+    assert pixel_steps(10) == pixel_steps(STEPS_FOR) == STEPS
+    assert pixel_steps(2 * STEPS_FOR) == 2 * STEPS
+    assert pixel_steps(100 * STEPS_FOR) == pixel_steps(1000 * STEPS_FOR) < 10 * STEPS
