@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 ANYWHERE = 20_000
-"""Of each volume, to tell how common the classes are; drawn at random."""
+"""Voxels of each volume, drawn at random, to tell how common the classes are."""
 
 MOST_FILTERED = 8_000_000
-"""Voxels of each volume that are read to filter what surrounds these; once in a training."""
+"""Voxels of each volume that are read to filter the tiles that these lie in; once in a training."""
 
 MOST_TILES = 1000
-"""In which they lie."""
+"""Of the network's, that these are drawn from: of a huge volume there are too many to list."""
 
 
 @dataclass(frozen=True, eq=False)

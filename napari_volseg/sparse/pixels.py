@@ -51,10 +51,10 @@ BRIGHTEST = 8.0
 """Standardized gray value beyond which unbent ones end: a few could outweigh all others."""
 
 STEPS = 600
-"""In a training by time, for so many labeled voxels or fewer; with weight decay, more change
-nothing. As many times more for more voxels."""
+"""In a training by time; with weight decay, more change nothing."""
 
 STEPS_FOR = 100_000
+"""Labeled voxels up to which that is so; for more of them, as many times more steps."""
 
 VOXELS_A_STEP = 4096
 
