@@ -99,8 +99,7 @@ def labeled_responses(
     features : float32 (N, F)
         On the pool's device.
     """
-    learned = classifier.learned is not None
-    filters = ("responses", classifier.scales, classifier.voxel, classifier.position, learned)
+    filters = ("responses", *classifier.filters)
     drawn, done = drawn_blocks(pool, classifier), 0
     for case in pool.cases:
         kept = case.kept.setdefault(filters, {})

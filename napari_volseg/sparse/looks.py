@@ -204,7 +204,7 @@ def seen_anywhere(
 
     They are kept: whatever is painted, and however often is looked, they are the same.
     """
-    key = ("anywhere", pixels.scales, pixels.voxel, pixels.position, pixels.learned is not None)
+    key = ("anywhere", *pixels.filters)
     if key not in case.kept:
         generator = torch.Generator().manual_seed(0)
         tiles, read = [], 0

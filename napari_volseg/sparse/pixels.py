@@ -172,6 +172,11 @@ class PixelClassifier(nn.Module):
         self.near = VoxelNetwork(near, n_classes, units)
 
     @property
+    def filters(self) -> tuple[object, ...]:
+        """What decides its features: those of equal filters are equal."""
+        return self.scales, self.voxel, self.position, self.learned is not None
+
+    @property
     def reach(self) -> Triple:
         """Voxels (z, y, x) that its filters see on each side."""
         return filters_reach(self.scales, self.voxel, self.learned is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 from napari_volseg.data.sparse_labels import is_labeled
 from napari_volseg.data.tiles import start_of, voxels_read
-from napari_volseg.inference.device import out_of_memory
+from napari_volseg.inference.device import out_of_memory, release_memory
 from napari_volseg.inference.opinions import class_opinions
 from napari_volseg.inference.predict import plan_tiles
 from napari_volseg.models.belief import fit_belief, pool_opinions
@@ -77,31 +78,34 @@ def score_held_out(
     if not any(with_some):
         return None
     module.eval()
+    predicted = partial(predicted_looks, module, config, architecture, pool, most_read)
     looks: list[Look] | None = None
-    if look is not None:
-        try:
-            looks = list(look(module, most_read))
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
+    try:
+        looks = list(look(module, most_read) if look else predicted())
+    except (MemoryError, RuntimeError) as error:
+        if look is None or not out_of_memory(error):
+            raise
     if looks is None:
-        # Also where memory ran out: a prediction goes on in smaller tiles.
-        looks = list(predicted_looks(module, config, architecture, pool, most_read))
+        # Out of the handler, whose error holds on to what was computed. A prediction goes on in
+        # smaller tiles.
+        release_memory(pool.device)
+        looks = list(predicted())
     classes = torch.cat([torch.empty(0, dtype=torch.int64), *(one.classes for one in looks)])
     if not len(classes):
         return None
     cases = [case for case, some in zip(pool.cases, with_some, strict=True) if some]
-    first_slice, n_slices = {}, 0
-    for number, case in enumerate(pool.cases):
-        first_slice[number] = n_slices
-        n_slices += len(case.places.slice_axes) if with_some[number] else 0
+    slices = [
+        len(case.places.slice_axes) if some else 0
+        for case, some in zip(pool.cases, with_some, strict=True)
+    ]
     found, places = [], []
     for one in looks:
         case = pool.cases[one.case]
         at = case.places.find(one.voxels)
         half = case.blocks.half(one.voxels)
         found.append(by_the_other(one.opinions, half) if one.halves else one.opinions)
-        places.append(2 * (first_slice[one.case] + case.places.slice_of[at]) + case.places.far[at])
+        slice_of = sum(slices[: one.case]) + case.places.slice_of[at]
+        places.append(2 * slice_of + case.places.far[at])
     # Where the last opinions are not known, they cannot be judged; the first ones can.
     most = max(len(opinions) for opinions in found if opinions.shape[2])
     full = [n for n, opinions in enumerate(found) if len(opinions) == most]
@@ -115,7 +119,7 @@ def score_held_out(
         max(looks[n].halves for n in full),
     )
     answers = torch.cat([pool_opinions(opinions, belief).argmax(0) for opinions in found])
-    shape = (n_slices, 2, pool.n_classes, pool.n_classes)
+    shape = (sum(slices), 2, pool.n_classes, pool.n_classes)
     confusion = count_pairs(np.concatenate(places), classes.numpy(), answers.numpy(), shape)
     evidence = weigh_evidence(confusion, [case.places for case in cases])
     score = score_of(confusion.sum((0, 1)))
