@@ -1,8 +1,11 @@
-"""Gray-value statistics: every volume is standardized before a network sees it."""
+"""Gray-value statistics: every volume is standardized before a network sees it.
+
+Around a window, as radiologists have it, contrast is kept; far from it, it is compressed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +36,35 @@ of a petavoxel would be 10 GB."""
 
 
 @dataclass(frozen=True)
+class Window:
+    """The gray values of one channel that matter, in whatever volume of a kind.
+
+    Attributes
+    ----------
+    level, width : float
+        Its middle, from the volume's median, and its width, in the volume's standard
+        deviations.
+    """
+
+    level: float = 0.0
+    width: float = 1.0
+
+
+@dataclass(frozen=True)
 class ChannelIntensity:
     """How the gray values of one channel are standardized.
 
     A value v becomes ``(asinh((v - center) / scale) - mean) / sd``. The inverse
     hyperbolic sine is straight around the center and logarithmic far from it, so a few
     very bright structures do not press all others together; no order is changed.
+    Center and scale are those of a window.
     """
 
     center: float
     scale: float
     mean: float
     sd: float
+    window: Window = Window()
 
 
 Intensity = tuple[ChannelIntensity, ...]
@@ -88,13 +108,18 @@ def _not_finite(volume: Volume, channel: int, index: int) -> InputError:
     )
 
 
-def measure_intensity(volume: Volume) -> Intensity:
+def measure_intensity(volume: Volume, windows: Sequence[Window] = ()) -> Intensity:
     """Measure the statistics of a volume's gray values, channel by channel.
 
-    Center and scale are the median and the standard deviation: a smaller scale (the
-    distance of the quartiles, in an image that is mostly empty) would bend the gray
-    values of what matters. Of a large volume, 32 evenly spaced planes are read, of very large
-    planes evenly spaced parts, and of what is read, evenly spaced rows and columns count.
+    Of a large volume, 32 evenly spaced planes are read, of very large planes evenly spaced
+    parts, and of what is read, evenly spaced rows and columns count.
+
+    Parameters
+    ----------
+    windows : sequence of Window, optional
+        One for each channel. Without them, center and scale are the median and the standard
+        deviation: a smaller scale (the distance of the quartiles, in an image that is mostly
+        empty) would bend the gray values of what matters.
 
     Raises
     ------
@@ -111,7 +136,7 @@ def measure_intensity(volume: Volume) -> Intensity:
         return read[::step, ::step]
 
     measured = []
-    for channel in range(volume.channels):
+    for channel, window in enumerate(windows or (Window(),) * volume.channels):
         values = np.stack([plane(channel, z) for z in planes])
         finite = np.isfinite(values).all(axis=(1, 2))
         if not finite.all():
@@ -121,19 +146,25 @@ def measure_intensity(volume: Volume) -> Intensity:
                 f"{volume.name}: channel {channel} holds values of {largest:.0e}; divide the image "
                 "by that before training or predicting"
             )
-        center = np.median(values)
+        middle = np.median(values)
         values = values.astype(np.float64)
         # A constant image carries nothing: dividing by 1 keeps it at zero.
-        scale = values.std() or 1.0
+        spread = values.std() or 1.0
+        center, scale = middle + window.level * spread, window.width * spread
         values -= center
         values /= scale
         bent = np.arcsinh(values, out=values)
         measured.append(
             ChannelIntensity(
-                float(center), float(scale), float(bent.mean()), float(bent.std()) or 1.0
+                float(center), float(scale), float(bent.mean()), float(bent.std()) or 1.0, window
             )
         )
     return tuple(measured)
+
+
+def windows_of(intensity: Intensity) -> tuple[Window, ...]:
+    """Return the window of each channel."""
+    return tuple(channel.window for channel in intensity)
 
 
 def _runs(size: int) -> list[slice]:
@@ -145,8 +176,11 @@ def _runs(size: int) -> list[slice]:
 
 
 def pooled_intensity(intensities: Sequence[Intensity]) -> Intensity:
-    """Average the statistics of several volumes, for images whose gray values are absolute."""
-    return tuple(
-        ChannelIntensity(*np.mean([astuple(how) for how in channel], axis=0).tolist())
-        for channel in zip(*intensities, strict=True)
-    )
+    """Average the statistics of volumes with one window, for images of absolute gray values."""
+
+    def pooled(channel: Sequence[ChannelIntensity]) -> ChannelIntensity:
+        measured = [(how.center, how.scale, how.mean, how.sd) for how in channel]
+        center, scale, mean, sd = np.mean(measured, axis=0).tolist()
+        return ChannelIntensity(center, scale, mean, sd, channel[0].window)
+
+    return tuple(pooled(channel) for channel in zip(*intensities, strict=True))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import Intensity, measure_intensity
+from napari_volseg.data.intensity import Intensity, measure_intensity, windows_of
 from napari_volseg.data.tiles import (
     Region,
     Tile,
@@ -278,7 +278,7 @@ def intensity_for(checkpoint: Checkpoint, volume: Volume) -> Intensity:
     """Return what standardizes a volume for a network: the volume's own, or the training's."""
     if checkpoint.training.get("normalization") == "training":
         return checkpoint.intensity
-    return measure_intensity(volume)
+    return measure_intensity(volume, windows_of(checkpoint.intensity))
 
 
 def label_table(class_ids: Sequence[int]) -> NDArray[np.integer]:

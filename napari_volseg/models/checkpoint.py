@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.atomic import saving
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import ChannelIntensity, Intensity
+from napari_volseg.data.intensity import ChannelIntensity, Intensity, Window
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.evidence import Evidence
 from napari_volseg.models.registry import get_network
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".volseg"
 
 
@@ -131,7 +131,9 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
         "classes": [[c.id, c.name, c.color] for c in checkpoint.classes],
         "spacing": checkpoint.spacing,
         "unit": checkpoint.unit,
-        "intensity": [astuple(channel) for channel in checkpoint.intensity],
+        "intensity": [
+            (c.center, c.scale, c.mean, c.sd, *astuple(c.window)) for c in checkpoint.intensity
+        ],
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "score": checkpoint.score,
@@ -145,6 +147,13 @@ def save_model(checkpoint: Checkpoint, path: str | Path) -> None:
             save_file(tensors, temporary, metadata={"napari_volseg": json.dumps(document)})
         except SafetensorError as error:
             raise OSError(str(error)) from error
+
+
+def channel_intensity(
+    center: float, scale: float, mean: float, sd: float, *window: float
+) -> ChannelIntensity:
+    """Put together what a model file says of a channel; files of format 1 have no window."""
+    return ChannelIntensity(center, scale, mean, sd, Window(*window))
 
 
 def load_model(path: str | Path) -> Checkpoint:
@@ -182,7 +191,7 @@ def load_model(path: str | Path) -> Checkpoint:
         classes=tuple(LabelClass(*c) for c in document["classes"]),
         spacing=tuple(document["spacing"]),
         unit=document["unit"],
-        intensity=tuple(ChannelIntensity(*channel) for channel in document["intensity"]),
+        intensity=tuple(channel_intensity(*channel) for channel in document["intensity"]),
         step=document["step"],
         seconds=document["seconds"],
         score=document["score"],

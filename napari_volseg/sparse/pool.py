@@ -14,6 +14,7 @@ from napari_volseg.data.annotation import UNLABELED, Case, count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import (
     Intensity,
+    Window,
     measure_intensity,
     pooled_intensity,
     read_standardized,
@@ -33,6 +34,7 @@ from napari_volseg.sparse.places import (
     slice_axes,
 )
 from napari_volseg.sparse.stage import IGNORE
+from napari_volseg.sparse.windows import windows_of_paint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,6 +178,7 @@ def build_pool(
     config: TrainingConfig,
     device: torch.device,
     uses: Sequence[NDArray[np.int8]] = (),
+    windows: Sequence[Window] = (),
 ) -> Pool:
     """Split the labeled voxels into trained and held-out ones and prepare the images.
 
@@ -183,6 +186,9 @@ def build_pool(
     ----------
     uses : sequence of int8 (Z, Y, X), optional
         For each case the use of its blocks, as decided earlier (see ``Blocks``).
+    windows : sequence of Window, optional
+        The gray values that matter, for each channel, as decided earlier; without them, what is
+        painted and trained on tells.
 
     Raises
     ------
@@ -198,12 +204,9 @@ def build_pool(
             f"{class_ids}; give one for each"
         )
     random = np.random.default_rng(config.seed)
-    intensities = [measure_intensity(case.volume) for case in cases]
-    if config.normalization == "training":
-        intensities = [pooled_intensity(intensities)] * len(cases)
-    prepared = []
     decided: Sequence[NDArray[np.int8] | None] = uses or [None] * len(cases)
-    for case, intensity, use in zip(cases, intensities, decided, strict=True):
+    shared = []
+    for case, use in zip(cases, decided, strict=True):
         painted = case.annotation.labels
         blocks = empty_blocks(painted.shape, len(class_ids), case.volume.spacing, use)
         positions, labels = labeled_positions(painted)
@@ -215,19 +218,36 @@ def build_pool(
         target, held = (unlabeled_like(painted, np.int16, IGNORE) for _ in range(2))
         target[tuple(positions[~out].T)] = classes[~out]
         held[tuple(positions[out].T)] = classes[out]
-        prepared.append(
-            PoolCase(
-                volume=case.volume,
-                intensity=intensity,
-                target=target,
-                held_out=held,
-                voxels=voxels,
-                axes=axes,
-                blocks=blocks,
-                standardized=standardized_if_small(case.volume, intensity),
-            )
-        )
+        shared.append((target, held, voxels, axes, blocks))
+    volumes = [case.volume for case in cases]
+    intensities = intensities_of(volumes, [voxels for _, _, voxels, _, _ in shared], windows)
+    if config.normalization == "training":
+        intensities = [pooled_intensity(intensities)] * len(cases)
+    prepared = [
+        PoolCase(volume, intensity, *parts, standardized_if_small(volume, intensity))
+        for volume, intensity, parts in zip(volumes, intensities, shared, strict=True)
+    ]
     return pool_of(prepared, class_ids, device)
+
+
+def intensities_of(
+    volumes: Sequence[Volume],
+    voxels: Sequence[Sequence[NDArray[np.int32]]],
+    windows: Sequence[Window] = (),
+) -> list[Intensity]:
+    """Measure how the gray values of volumes are standardized.
+
+    Parameters
+    ----------
+    voxels : sequence of sequence of int (N, 3)
+        Labeled voxels of each volume, of each class.
+    windows : sequence of Window, optional
+        Of each channel; without them, the labeled voxels tell.
+    """
+    if not windows:
+        plain = [measure_intensity(volume) for volume in volumes]
+        windows = windows_of_paint(zip(volumes, plain, voxels, strict=True))
+    return [measure_intensity(volume, windows) for volume in volumes]
 
 
 def pool_of(cases: Sequence[PoolCase], class_ids: tuple[int, ...], device: torch.device) -> Pool:

@@ -49,8 +49,6 @@ from napari_volseg.training.recompute import frugal
 from napari_volseg.training.run import (
     Run,
     add_classes,
-    block_uses,
-    check_resume,
     continues,
     copied,
     forget_scores,
@@ -58,6 +56,7 @@ from napari_volseg.training.run import (
     load_optimizer,
     restore,
     resumed_config,
+    resumed_pool,
     snapshot,
     start_weights,
 )
@@ -107,14 +106,14 @@ def train(
     config = config or TrainingConfig()
     cases = (cases,) if isinstance(cases, Case) else tuple(cases)
     device = pick_device(config.device)
-    pool = build_pool(cases, config, device, block_uses(resume, cases) if resume else ())
-    material = Material(cases, pool)
     architecture = get_architecture(config.model)
     if resume is None:
+        pool = build_pool(cases, config, device)
         model_config = architecture.configure(config, cases, device)
     else:
-        check_resume(resume, cases, config)
+        pool = resumed_pool(resume, cases, config, device)
         model_config = resumed_config(architecture, resume)
+    material = Material(cases, pool)
     volumes = [case.volume for case in cases]
     plan = of_the_first(
         plan_memory(architecture, model_config, config, volumes, pool.n_classes, device)

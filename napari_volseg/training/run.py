@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import pooled_intensity
+from napari_volseg.data.intensity import pooled_intensity, windows_of
 from napari_volseg.data.sparse_labels import identified
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.evidence import Evidence
 from napari_volseg.sparse.hold_out import block_grid
+from napari_volseg.sparse.pool import build_pool, check_cases
 from napari_volseg.training.events import Score
 
 if TYPE_CHECKING:
@@ -179,6 +180,28 @@ def snapshot(
         progress=progress,
         evidence=run.best.evidence if run.best else Evidence(),
     )
+
+
+def resumed_pool(
+    checkpoint: Checkpoint,
+    cases: Sequence[Case],
+    config: TrainingConfig,
+    device: torch.device,
+) -> Pool:
+    """Build the pool of a training that begins with a model, or goes on where that was taken.
+
+    One that goes on sees gray values as before, whatever was painted meanwhile.
+
+    Raises
+    ------
+    InputError
+        If the cases do not fit the model, or there is nothing to learn from.
+    """
+    check_cases(cases)
+    check_resume(checkpoint, cases, config)
+    same = continues(checkpoint, cases, config)
+    windows = windows_of(checkpoint.intensity) if same else ()
+    return build_pool(cases, config, device, block_uses(checkpoint, cases), windows)
 
 
 def check_resume(checkpoint: Checkpoint, cases: Sequence[Case], config: TrainingConfig) -> None:

@@ -7,7 +7,13 @@ import pytest
 
 from napari_volseg.data import intensity
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import measure_intensity, read_standardized, standardize
+from napari_volseg.data.intensity import (
+    Window,
+    measure_intensity,
+    pooled_intensity,
+    read_standardized,
+    standardize,
+)
 from napari_volseg.data.volume import Volume
 
 
@@ -66,3 +72,22 @@ def test_what_is_not_finite_is_found_where_it_is_read(waves):
 def test_values_too_large_for_a_network_are_refused():
     with pytest.raises(InputError, match="v: channel 0 holds values of 1e\\+200; divide"):
         measure_intensity(Volume(np.full((1, 3, 4, 5), 1e200), name="v"))
+
+
+def test_a_window_is_told_from_the_median_in_standard_deviations(waves):
+    plain, narrow = (
+        measure_intensity(Volume(waves[None]), windows)[0] for windows in ((), (Window(0.5, 0.1),))
+    )
+    assert plain.window == Window() and narrow.window == Window(0.5, 0.1)
+    assert narrow.center == pytest.approx(plain.center + 0.5 * plain.scale)
+    assert narrow.scale == pytest.approx(0.1 * plain.scale)
+    seen = standardize(waves[None], (narrow,))
+    assert abs(seen.mean()) < 1e-3 and seen.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_statistics_of_several_volumes_keep_their_window(waves):
+    window = Window(0.1, 0.3)
+    several = [measure_intensity(Volume(k * waves[None]), (window,)) for k in (1, 2, 6)]
+    (pooled,) = pooled_intensity(several)
+    assert pooled.window == window
+    assert pooled.scale == pytest.approx(3 * several[0][0].scale)

@@ -9,7 +9,7 @@ import torch
 
 from napari_volseg.data.annotation import default_classes
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import ChannelIntensity
+from napari_volseg.data.intensity import ChannelIntensity, Window, measure_intensity
 from napari_volseg.data.volume import Volume
 from napari_volseg.inference import memory
 from napari_volseg.inference import predict as predict_module
@@ -224,6 +224,13 @@ def test_a_stretched_gray_scale_changes_nothing():
         predict_volume(checkpoint, volume, device="cpu"),
         predict_volume(checkpoint, stretched, device="cpu"),
     )
+
+
+def test_another_volume_is_seen_through_the_window_of_the_training():
+    window = Window(-0.5, 0.05)
+    how = (ChannelIntensity(100.0, 20.0, 0.0, 1.0, window),)
+    checkpoint, volume = replace(checkpoint_of(PADDED), intensity=how), noise((12, 20, 20))
+    assert prepare(checkpoint, volume, "cpu").intensity == measure_intensity(volume, (window,))
 
 
 def test_training_statistics_keep_absolute_gray_values():

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.intensity import ChannelIntensity
+from napari_volseg.data.intensity import ChannelIntensity, Window
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, load_model, save_model
 from napari_volseg.models.evidence import Evidence
@@ -31,7 +31,7 @@ def checkpoint() -> Checkpoint:
         classes=(LabelClass(1, "background", "#808080"), LabelClass(4, "Zelle µ", "#ff0000")),
         spacing=(2.04, 1.76, 1.76),
         unit="micrometer",
-        intensity=(ChannelIntensity(12.5, 3.25, 0.1, 0.7),),
+        intensity=(ChannelIntensity(12.5, 3.25, 0.1, 0.7, Window(0.25, 0.125)),),
         step=7,
         seconds=1.5,
         score=0.25,

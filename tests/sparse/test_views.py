@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_volseg.data.annotation import Annotation, Case
+from napari_volseg.data.intensity import Window
 from napari_volseg.data.volume import Volume
 from napari_volseg.sparse.augment import deformed_positions, patch_positions
 from napari_volseg.sparse.config import TrainingConfig
@@ -25,7 +26,9 @@ def test_no_label_is_lost_where_the_volume_shrinks():
     labels = np.zeros(shape, np.uint8)
     labels[5], labels[:, 20] = 1, 2
     case = Case(Volume(ramp[None], (4.0, 1.0, 1.0)), Annotation(labels))
-    pool = build_pool([case], TrainingConfig(held_out=0), torch.device("cpu"))
+    # A straight ramp: of what is painted alone, a window would bend it.
+    config, device = TrainingConfig(held_out=0), torch.device("cpu")
+    pool = build_pool([case], config, device, windows=(Window(),))
     view = view_of(pool.cases[0], (9, 10, 6), torch.device("cpu"))
     assert view.image.shape == (1, 9, 10, 6)
     assert view.spacing == (4.0, 4.0, 5.0)
