@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from main_job import count_own_time, ours
 from rivals import random_forest, shape_interpolation, walker
-from volumes import REAL, agreement, annotated, known_volume
+from volumes import CT, REAL, agreement, annotated, known_volume
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.generated import KINDS
@@ -87,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.own_time:
         count_own_time()
-    names = arguments.volumes or [*(REAL if arguments.data else ()), "phantom", *KINDS]
+    names = arguments.volumes or [*(REAL if arguments.data else ()), "phantom", CT, *KINDS]
     machine = f"{platform.machine()}, {describe_device(pick_device(arguments.device))}"
     arguments.o.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []

@@ -1,7 +1,7 @@
 """The volumes of the benchmarks, and how they are annotated.
 
-Real annotated volumes (a folder with the layout of ``REAL``), the kidney phantom, and
-generated volumes of four kinds. Whole orthogonal slices are painted at positions
+Real annotated volumes (a folder with the layout of ``REAL``), the kidney phantom, a CT as it
+were, and generated volumes of four kinds. Whole orthogonal slices are painted at positions
 round((i + 1) * size / (n + 1)) of each axis, or scribbles are drawn; everything else is
 unlabeled.
 """
@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from napari_volseg import evaluate, read_annotation, read_volume
 from napari_volseg.data.annotation import UNLABELED, Annotation, Case
 from napari_volseg.data.generated import KINDS, generated_volume
-from napari_volseg.data.phantom import kidney_phantom
+from napari_volseg.data.phantom import kidney_phantom, smooth_field
 from napari_volseg.data.samples import annotate_slices
 from napari_volseg.data.volume import Volume
 
@@ -40,6 +41,9 @@ REAL = {
 TABLE_2 = ("1_1_1", "2_2_1", "3_3_2", "5_5_3")
 """Numbers of slices of the 3D U-Net paper's Table 2."""
 
+CT = "ct"
+"""Name of ``abdomen``."""
+
 BRUSH = 1
 """Radius of a scribble in voxels."""
 
@@ -48,6 +52,8 @@ def known_volume(folder: Path | None, name: str, seed: int = 0) -> Known:
     """Return a volume and its truth: a real one, "phantom" or a generated kind."""
     if name == "phantom":
         return kidney_phantom(seed=seed)
+    if name == CT:
+        return abdomen(seed)
     if name in KINDS:
         return generated_volume(name, (64, 128, 128), seed)
     if folder is None:
@@ -55,6 +61,27 @@ def known_volume(folder: Path | None, name: str, seed: int = 0) -> Known:
     image, unlabeled, _ = REAL[name]
     truth = read_annotation(folder / image.replace("image", "labels"), unlabeled=unlabeled)
     return read_volume(folder / image), truth
+
+
+def abdomen(seed: int = 0) -> Known:
+    """Generate what a CT shows: liver and lesions differ little, air and bone a hundred times.
+
+    int16 (1, 48, 128, 128) in Hounsfield units, spacing 2.5 x 1 x 1 mm.
+    """
+    shape, spacing = (48, 128, 128), np.array((2.5, 1.0, 1.0))
+    rng = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    rough = 0.15 * smooth_field(shape, spacing, 12, rng)
+    body = (y / 0.75) ** 2 + (x / 0.9) ** 2 < 1
+    liver = (z / 0.8) ** 2 + ((y + 0.05) / 0.45) ** 2 + ((x + 0.3) / 0.4) ** 2 + rough < 1
+    lesion = liver & (smooth_field(shape, spacing, 14, rng) > 0.9)
+    spine = ((y - 0.5) / 0.13) ** 2 + (x / 0.13) ** 2 < 1
+    gray = np.select([lesion, liver, spine, body], [35.0, 60.0, 600.0, 20.0], -1000.0)
+    noise = gaussian_filter(rng.normal(size=shape), 0.8)
+    gray = gaussian_filter(gray, 1 / spacing) + 8 * noise / noise.std()
+    labels = np.select([lesion, liver], [3, 2], 1).astype(np.uint8)
+    volume = Volume(gray[None].astype(np.int16), tuple(spacing.tolist()), "millimeter", name=CT)
+    return volume, Annotation(labels)
 
 
 def main_cases(folder: Path | None) -> list[str]:
