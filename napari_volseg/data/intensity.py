@@ -109,17 +109,21 @@ def _not_finite(volume: Volume, channel: int, index: int) -> InputError:
 
 
 def measure_intensity(volume: Volume, windows: Sequence[Window] = ()) -> Intensity:
-    """Measure the statistics of a volume's gray values, channel by channel.
+    """Measure how the gray values of a volume are standardized; see ``intensity_of``.
+
+    Raises
+    ------
+    InputError
+        If a channel holds values that are not finite, or too large.
+    """
+    return intensity_of(sample_gray_values(volume), windows)
+
+
+def sample_gray_values(volume: Volume) -> list[NDArray[Any]]:
+    """Read what tells the statistics of a volume's gray values: some of each channel.
 
     Of a large volume, 32 evenly spaced planes are read, of very large planes evenly spaced
     parts, and of what is read, evenly spaced rows and columns count.
-
-    Parameters
-    ----------
-    windows : sequence of Window, optional
-        One for each channel. Without them, center and scale are the median and the standard
-        deviation: a smaller scale (the distance of the quartiles, in an image that is mostly
-        empty) would bend the gray values of what matters.
 
     Raises
     ------
@@ -135,8 +139,8 @@ def measure_intensity(volume: Volume, windows: Sequence[Window] = ()) -> Intensi
         step = next(n for n in count(1) if read.size <= n * n * SAMPLED_PIXELS)
         return read[::step, ::step]
 
-    measured = []
-    for channel, window in enumerate(windows or (Window(),) * volume.channels):
+    sampled = []
+    for channel in range(volume.channels):
         values = np.stack([plane(channel, z) for z in planes])
         finite = np.isfinite(values).all(axis=(1, 2))
         if not finite.all():
@@ -146,20 +150,35 @@ def measure_intensity(volume: Volume, windows: Sequence[Window] = ()) -> Intensi
                 f"{volume.name}: channel {channel} holds values of {largest:.0e}; divide the image "
                 "by that before training or predicting"
             )
-        middle = np.median(values)
-        values = values.astype(np.float64)
+        sampled.append(values)
+    return sampled
+
+
+def intensity_of(gray_values: Sequence[NDArray[Any]], windows: Sequence[Window] = ()) -> Intensity:
+    """Find how gray values are standardized.
+
+    Parameters
+    ----------
+    gray_values : sequence of array
+        Some of each channel.
+    windows : sequence of Window, optional
+        One for each channel. Without them, center and scale are the median and the standard
+        deviation: a smaller scale (the distance of the quartiles, in an image that is mostly
+        empty) would bend the gray values of what matters.
+    """
+    found = []
+    for values, window in zip(gray_values, windows or (Window(),) * len(gray_values), strict=True):
+        bent = values.astype(np.float64)
         # A constant image carries nothing: dividing by 1 keeps it at zero.
-        spread = values.std() or 1.0
-        center, scale = middle + window.level * spread, window.width * spread
-        values -= center
-        values /= scale
-        bent = np.arcsinh(values, out=values)
-        measured.append(
-            ChannelIntensity(
-                float(center), float(scale), float(bent.mean()), float(bent.std()) or 1.0, window
-            )
+        spread = float(bent.std()) or 1.0
+        center, scale = float(np.median(values)) + window.level * spread, window.width * spread
+        bent -= center
+        bent /= scale
+        np.arcsinh(bent, out=bent)
+        found.append(
+            ChannelIntensity(center, scale, float(bent.mean()), float(bent.std()) or 1.0, window)
         )
-    return tuple(measured)
+    return tuple(found)
 
 
 def windows_of(intensity: Intensity) -> tuple[Window, ...]:

@@ -15,9 +15,10 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import (
     Intensity,
     Window,
-    measure_intensity,
+    intensity_of,
     pooled_intensity,
     read_standardized,
+    sample_gray_values,
 )
 from napari_volseg.data.sparse_labels import (
     labeled_in_either,
@@ -244,10 +245,11 @@ def intensities_of(
     windows : sequence of Window, optional
         Of each channel; without them, the labeled voxels tell.
     """
+    sampled = [sample_gray_values(volume) for volume in volumes]
     if not windows:
-        plain = [measure_intensity(volume) for volume in volumes]
+        plain = [intensity_of(values) for values in sampled]
         windows = windows_of_paint(zip(volumes, plain, voxels, strict=True))
-    return [measure_intensity(volume, windows) for volume in volumes]
+    return [intensity_of(values, windows) for values in sampled]
 
 
 def pool_of(cases: Sequence[PoolCase], class_ids: tuple[int, ...], device: torch.device) -> Pool:
