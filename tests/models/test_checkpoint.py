@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from napari_volseg.data.annotation import LabelClass
 from napari_volseg.data.errors import InputError
@@ -55,6 +57,18 @@ def test_a_model_file_gives_back_all_that_was_put_in(checkpoint, tmp_path):
     assert all(torch.equal(again.weights[k], v) for k, v in checkpoint.weights.items())
     assert torch.equal(again.state["module.x"], torch.arange(3))
     assert TrainingConfig(**again.training) == TrainingConfig(class_weights=(1, 2))
+
+
+def test_a_file_of_before_gray_values_had_a_window_is_read(checkpoint, tmp_path):
+    path = tmp_path / "old.volseg"
+    save_model(checkpoint, path)
+    with safe_open(path, framework="pt") as file:
+        document = json.loads(file.metadata()["napari_volseg"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    document |= {"format": 1, "intensity": [channel[:4] for channel in document["intensity"]]}
+    save_file(tensors, path, metadata={"napari_volseg": json.dumps(document)})
+    (channel,) = load_model(path).intensity
+    assert channel == ChannelIntensity(12.5, 3.25, 0.1, 0.7, Window(0.0, 1.0))
 
 
 def test_the_network_comes_back_as_it_was(checkpoint, tmp_path):
