@@ -245,10 +245,7 @@ class SparseLabels:
         """Yield for each block that holds places (3, N): which ones, and where inside it."""
         grid = [-(-n // BLOCK_SIZE) for n in self.shape]
         number = np.ravel_multi_index(tuple(places // BLOCK_SIZE), tuple(grid))
-        # What is painted lies in order, block after block, or nearly so.
-        order = np.argsort(number, kind="stable")
-        ends = np.flatnonzero(np.diff(number[order])) + 1
-        for which in np.split(order, ends) if len(order) else ():
+        for which in equal_numbers(number):
             z, y, x = (int(i) for i in np.unravel_index(number[which[0]], grid))
             yield (z, y, x), which, tuple(places[:, which] % BLOCK_SIZE)
 
@@ -330,6 +327,14 @@ def labeled_positions(
         order = np.argsort(np.ravel_multi_index(tuple(positions.T), labels.shape))
         positions, values = positions[order], values[order]
     return positions, values
+
+
+def equal_numbers(numbers: NDArray[np.integer]) -> list[NDArray[np.intp]]:
+    """Return where each number (N,) is that there is, ascending."""
+    # What is painted lies in order, block after block, or nearly so.
+    order = np.argsort(numbers, kind="stable")
+    ends = np.flatnonzero(np.diff(numbers[order])) + 1
+    return np.split(order, ends) if len(order) else []
 
 
 def places_where(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], ...]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.intensity import Window
-from napari_volseg.data.tiles import read_block
+from napari_volseg.data.sparse_labels import equal_numbers
+from napari_volseg.data.tiles import read_block, start_of
 from napari_volseg.sparse.draw import draw_until_enough
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ def gray_values(
     values = [np.zeros((volume.channels, 0))]
     kinds = [classes[:0]]
     for region, members in drawn_boxes(every, classes, len(positions)):
-        start = [side.start for side in region]
-        z, y, x = (every[members] - start).T
+        z, y, x = (every[members] - start_of(region)).T
         values.append(read_block(volume, region)[:, z, y, x].astype(np.float64))
         kinds.append(classes[members])
     all_values, all_kinds = np.concatenate(values, axis=1), np.concatenate(kinds)
@@ -101,10 +101,7 @@ def drawn_boxes(
 ) -> Iterator[tuple[Region, NDArray[np.intp]]]:
     """Yield boxes around voxels (N, 3) near each other, and which these are, until enough are."""
     grid = positions.max(0, initial=0) // BLOCK + 1
-    # As one number each: rows of three take a hundred times as long to be compared.
-    number = np.ravel_multi_index(tuple((positions // BLOCK).T), grid)
-    _, block = np.unique(number, return_inverse=True)
-    parts = np.split(np.argsort(block, kind="stable"), np.bincount(block).cumsum())[:-1]
+    parts = equal_numbers(np.ravel_multi_index(tuple((positions // BLOCK).T), grid))
     counts = [np.bincount(classes[part], minlength=n_classes) for part in parts]
     costs = [len(part) for part in parts]
     for drawn in draw_until_enough(counts, costs, MOST_VOXELS, FEWEST_VOXELS):

@@ -107,11 +107,12 @@ def train(
     cases = (cases,) if isinstance(cases, Case) else tuple(cases)
     device = pick_device(config.device)
     architecture = get_architecture(config.model)
+    goes_on = resume is not None and continues(resume, cases, config)
     if resume is None:
         pool = build_pool(cases, config, device)
         model_config = architecture.configure(config, cases, device)
     else:
-        pool = resumed_pool(resume, cases, config, device)
+        pool = resumed_pool(resume, cases, config, device, goes_on)
         model_config = resumed_config(architecture, resume)
     material = Material(cases, pool)
     volumes = [case.volume for case in cases]
@@ -138,11 +139,7 @@ def train(
     stages = make_stages()
     optimizer_state = None
     warm = False
-    if (
-        resume is not None
-        and continues(resume, cases, config)
-        and resume.progress["stage"] < len(stages)
-    ):
+    if resume is not None and goes_on and resume.progress["stage"] < len(stages):
         optimizer_state = restore(run, resume)
         run.batch_size = plan.batch_size or run.batch_size
         run.recompute = plan.recompute or run.recompute

@@ -187,10 +187,14 @@ def resumed_pool(
     cases: Sequence[Case],
     config: TrainingConfig,
     device: torch.device,
+    goes_on: bool,
 ) -> Pool:
     """Build the pool of a training that begins with a model, or goes on where that was taken.
 
-    One that goes on sees gray values as before, whatever was painted meanwhile.
+    Parameters
+    ----------
+    goes_on : bool
+        See ``continues``: it sees gray values as before then, whatever was painted meanwhile.
 
     Raises
     ------
@@ -199,8 +203,7 @@ def resumed_pool(
     """
     check_cases(cases)
     check_resume(checkpoint, cases, config)
-    same = continues(checkpoint, cases, config)
-    windows = windows_of(checkpoint.intensity) if same else ()
+    windows = windows_of(checkpoint.intensity) if goes_on else ()
     return build_pool(cases, config, device, block_uses(checkpoint, cases), windows)
 
 
