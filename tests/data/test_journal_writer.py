@@ -29,7 +29,8 @@ writer = JournalWriter(pathlib.Path(sys.argv[1]), lambda note, wrote, error: Non
 writer.add(Journaled((labels, JournalHeader("kidney", labels.shape, "|u1"))))
 for stroke in range(1, labels.size):
     labels.ravel()[stroke] = 1
-    print(stroke, time.time(), flush=True)
+    # In one piece: a kill must not leave half a line.
+    print(f"{stroke} {time.time()}\\n", end="", flush=True)
     writer.note()
     time.sleep(0.02)
 """
