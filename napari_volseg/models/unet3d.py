@@ -192,9 +192,9 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
     )
     if not config.filter_scales:
         return (patch_stage(training, pool, plan, UNet3D.unet, rate=1e-2),)
-    seen = partial(network_look, config), network_tiles(config)
-    looks = partial(pixel_looks, pool, pixels_of, *seen)
-    pixels = replace(pixel_stage(training, pool, pixels_of), look=looks)
+    tiles = network_tiles(config)
+    looks = partial(pixel_looks, pool, pixels_of, partial(network_look, config), tiles)
+    pixels = replace(pixel_stage(training, pool, pixels_of, tiles), look=looks)
     context = patch_stage(
         training,
         pool,

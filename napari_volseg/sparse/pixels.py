@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from napari_volseg.sparse.anywhere import seen_anywhere
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
+from napari_volseg.sparse.forest import guess
 from napari_volseg.sparse.labeled_blocks import MOST_VOXELS, labeled_responses
 from napari_volseg.sparse.learned_filters import (
     LEARNED,
@@ -34,9 +37,9 @@ from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from napari_volseg.data.tiles import Region
+    from napari_volseg.data.tiles import Region, TileGrid
     from napari_volseg.sparse.config import TrainingConfig
-    from napari_volseg.sparse.pool import Pool
+    from napari_volseg.sparse.pool import Pool, PoolCase
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -57,6 +60,13 @@ STEPS_FOR = 100_000
 """Labeled voxels up to which that is so; for more of them, as many times more steps."""
 
 VOXELS_A_STEP = 4096
+
+GUESSES_A_STEP = 1024
+"""Voxels that nobody need have painted."""
+
+GUESS_WEIGHT, STROKE_GUESS_WEIGHT = 0.1, 0.25
+"""Of what a forest guesses of these, beside the paint's weight of 1: where paint is whole slices,
+and where all of it is strokes, which show less of a volume."""
 
 WEIGHT_DECAY = 1.0
 """Strong, for it sees each labeled voxel many times: with 0.001 it becomes as sure of what it
@@ -265,14 +275,17 @@ def filters_alignment(scales: Sequence[float], voxel: Sequence[float], learned: 
     return each(math.lcm, fixed, learned_alignment(voxel)) if learned else fixed
 
 
-def draw_voxels(features: Tensor, classes: Tensor, generator: torch.Generator) -> Batch:
-    """Draw labeled voxels for a step, as a batch of one with the voxels along z."""
-    index = torch.randint(len(classes), (VOXELS_A_STEP,), generator=generator).to(classes.device)
-    return Batch(features[index], classes[index])
+def draw_voxels(features: Tensor, said: Tensor, count: int, generator: torch.Generator) -> Batch:
+    """Draw voxels for a step, with what is said of each."""
+    index = torch.randint(len(said), (count,), generator=generator).to(said.device)
+    return Batch(features[index], said[index])
 
 
 def pixel_stage(
-    training: TrainingConfig, pool: Pool, pixels_of: Callable[[M], PixelClassifier]
+    training: TrainingConfig,
+    pool: Pool,
+    pixels_of: Callable[[M], PixelClassifier],
+    tiles_of: Callable[[PoolCase], TileGrid] | None = None,
 ) -> Stage[M]:
     """Train the pixel classifier of a network: cross-entropy on labeled voxels' responses.
 
@@ -280,27 +293,52 @@ def pixel_stage(
     ----------
     pixels_of : callable (module) -> PixelClassifier
         Finds it in the network.
+    tiles_of : callable (case) -> tiles, optional
+        Of a volume, from some of which voxels are drawn that nobody need have painted: it learns
+        what a random forest guesses of them, too.
     """
-    voxels: list[tuple[Tensor, Tensor]] = []
+    labeled: list[tuple[Tensor, Tensor]] = []
+    guessed: list[tuple[Tensor, Tensor]] = []
     class_weights = pool_weights(training, pool)
+    guess_weight = (1 - pool.strokes) * GUESS_WEIGHT + pool.strokes * STROKE_GUESS_WEIGHT
 
     def prepare(module: M) -> Iterator[float]:
-        found = []
-        for done, block, features in labeled_responses(pool, pixels_of(module)):
+        pixels, found = pixels_of(module), []
+        for done, block, features in labeled_responses(pool, pixels):
             trained = ~block.held_out
             found.append((features[trained], block.classes[trained].to(pool.device)))
-            yield done
-        voxels[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
+            yield done if tiles_of is None else done / 2
+        labeled[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
+        if tiles_of is None:
+            return
+        drawn = []
+        for case in pool.cases:
+            drawn.append(seen_anywhere(case, pixels, tiles_of(case), pool.device)[1])
+            yield 0.5 + 0.25 * len(drawn) / len(pool.cases)
+        others = torch.cat(drawn)
+        for done, guesses in guess(*labeled[0], others, class_weights, training.seed):
+            guessed[:] = [(others, guesses)]
+            yield 0.75 + done / 4
 
-    def loss(module: M, batch: Batch, step: int) -> Tensor:
-        logits = pixels_of(module)(batch.image)
-        return cross_entropy(logits.flatten(0, 1), batch.target.repeat(len(logits)), class_weights)
+    def sample(generator: torch.Generator) -> list[Batch]:
+        painted = draw_voxels(*labeled[0], VOXELS_A_STEP, generator)
+        return [painted, *(draw_voxels(*found, GUESSES_A_STEP, generator) for found in guessed)]
+
+    def loss(module: M, batches: Sequence[Batch], step: int) -> Tensor:
+        features = torch.cat([batch.image for batch in batches])
+        painted, *guesses = pixels_of(module)(features).split([len(b.target) for b in batches], 1)
+        target = batches[0].target.repeat(len(painted))
+        value = cross_entropy(painted.flatten(0, 1), target, class_weights)
+        for logits, batch in zip(guesses, batches[1:], strict=True):
+            target = batch.target.repeat(len(logits), 1)
+            value = value + guess_weight * functional.cross_entropy(logits.flatten(0, 1), target)
+        return value
 
     return Stage(
         name="pixels",
         instant=True,
         prepare=prepare,
-        sample=lambda generator: draw_voxels(*voxels[0], generator),
+        sample=sample,
         loss=loss,
         optimizer=partial(make_optimizer, training, 1e-2, weight_decay=WEIGHT_DECAY),
         parameters=lambda module: pixels_of(module).parameters(),

@@ -8,7 +8,7 @@ import torch
 
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.tiles import tile_grid
-from napari_volseg.sparse import looks
+from napari_volseg.sparse import anywhere, looks
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training import held_out, loop
 from napari_volseg.training.loop import train
@@ -75,7 +75,7 @@ def test_what_is_judged_is_what_a_prediction_says(heard):
 def test_voxels_are_drawn_from_all_of_the_volume_and_only_once(heard):
     first, last = ([one.anywhere for one in own] for own, *_ in (heard[0], heard[-1]))
     drawn = [one for one in last if one.shape[2]]
-    assert len(drawn) == 2 and all(one.shape[2] >= looks.ANYWHERE for one in drawn)
+    assert len(drawn) == 2 and all(one.shape[2] >= anywhere.VOXELS for one in drawn)
     assert [one.shape[2] for one in first] == [one.shape[2] for one in last]
     for own, predicted, _ in heard:
         # Of the network and the pixel classifier: a second look is asked at held-out voxels only.
