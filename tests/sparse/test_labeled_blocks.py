@@ -7,10 +7,10 @@ import torch
 from napari_volseg.data.annotation import Annotation, Case
 from napari_volseg.data.volume import Volume
 from napari_volseg.sparse import labeled_blocks
+from napari_volseg.sparse.anywhere import voxel_responses
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.labeled_blocks import drawn_blocks, labeled_responses, neighbors
 from napari_volseg.sparse.learned_filters import learned_reach
-from napari_volseg.sparse.anywhere import voxel_responses
 from napari_volseg.sparse.pixels import PixelClassifier
 from napari_volseg.sparse.pool import Pool, build_pool
 from napari_volseg.sparse.position import with_region_position
