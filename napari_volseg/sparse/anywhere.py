@@ -17,6 +17,8 @@ from napari_volseg.data.tiles import box_shape, box_size, crop_around, start_of
 from napari_volseg.sparse.position import scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_volseg.data.tiles import Region, TileGrid
     from napari_volseg.sparse.pixels import PixelClassifier
     from napari_volseg.sparse.pool import PoolCase
@@ -39,29 +41,41 @@ def seen_anywhere(
 
     They are kept: whatever is painted, and however often is looked, they are the same.
     """
-    key = ("anywhere", *pixels.filters)
-    if key not in case.kept:
-        generator = torch.Generator().manual_seed(0)
-        tiles, read = [], 0
-        for number in Random(0).sample(range(len(grid)), min(len(grid), MOST_TILES)):
-            if read >= MOST_FILTERED:
-                break
-            tiles.append(grid[number])
-            needed, _ = crop_around(
-                tiles[-1].write, pixels.reach, pixels.alignment, case.volume.shape
-            )
-            read += case.volume.channels * box_size(needed)
-        part = VOXELS / sum(box_size(tile.write) for tile in tiles)
-        voxels, features = [], []
-        for tile in tiles:
-            size = torch.tensor(box_shape(tile.write))
-            count = math.ceil(part * box_size(tile.write))
-            at = (torch.rand(count, 3, generator=generator) * size).long()
-            voxels.append(at + torch.tensor(start_of(tile.write)))
-            features.append(voxel_responses(pixels, case, tile.write, voxels[-1], device))
-        case.kept[key] = torch.cat(voxels), torch.cat(features)
-    found: tuple[Tensor, Tensor] = case.kept[key]
+    for _ in see_anywhere(case, pixels, grid, device):
+        pass
+    found: tuple[Tensor, Tensor] = case.kept[key_of(pixels)]
     return found
+
+
+def see_anywhere(
+    case: PoolCase, pixels: PixelClassifier, grid: TileGrid, device: torch.device
+) -> Iterator[float]:
+    """Make what ``seen_anywhere`` returns, unless it is there; yields the part that is done."""
+    if key_of(pixels) in case.kept:
+        return
+    tiles, read = [], 0
+    for number in Random(0).sample(range(len(grid)), min(len(grid), MOST_TILES)):
+        if read >= MOST_FILTERED:
+            break
+        tiles.append(grid[number])
+        needed, _ = crop_around(tiles[-1].write, pixels.reach, pixels.alignment, case.volume.shape)
+        read += case.volume.channels * box_size(needed)
+    generator = torch.Generator().manual_seed(0)
+    part = VOXELS / sum(box_size(tile.write) for tile in tiles)
+    voxels, features = [], []
+    for tile in tiles:
+        size = torch.tensor(box_shape(tile.write))
+        count = math.ceil(part * box_size(tile.write))
+        at = (torch.rand(count, 3, generator=generator) * size).long()
+        voxels.append(at + torch.tensor(start_of(tile.write)))
+        features.append(voxel_responses(pixels, case, tile.write, voxels[-1], device))
+        yield len(voxels) / len(tiles)
+    case.kept[key_of(pixels)] = torch.cat(voxels), torch.cat(features)
+
+
+def key_of(pixels: PixelClassifier) -> tuple[object, ...]:
+    """Name what is kept for a pixel classifier, and for all with the same features."""
+    return "anywhere", *pixels.filters
 
 
 def voxel_responses(

@@ -54,7 +54,9 @@ def guess(
     # Half a second for which the window need not wait when it opens.
     from sklearn.tree import DecisionTreeClassifier
 
-    known, truth, unknown = features.cpu().numpy(), classes.cpu().numpy(), others.cpu().numpy()
+    # Trees refuse what is infinite, as responses to gray values near float32's end may be.
+    known, unknown = (np.nan_to_num(of.cpu().numpy()) for of in (features, others))
+    truth = classes.cpu().numpy()
     chances = class_weights.double().cpu().numpy()[truth]
     chances /= chances.sum()
     random = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_volseg.sparse.anywhere import seen_anywhere
+from napari_volseg.sparse.anywhere import see_anywhere, seen_anywhere
 from napari_volseg.sparse.filters import RESPONSES, alignment, filter_bank, widest_reach
 from napari_volseg.sparse.forest import guess
 from napari_volseg.sparse.labeled_blocks import MOST_VOXELS, labeled_responses
@@ -276,7 +276,7 @@ def filters_alignment(scales: Sequence[float], voxel: Sequence[float], learned: 
 
 
 def draw_voxels(features: Tensor, said: Tensor, count: int, generator: torch.Generator) -> Batch:
-    """Draw voxels for a step, with what is said of each."""
+    """Draw voxels for a step, with what is said of each: its class, or how likely each class is."""
     index = torch.randint(len(said), (count,), generator=generator).to(said.device)
     return Batch(features[index], said[index])
 
@@ -311,10 +311,12 @@ def pixel_stage(
         labeled[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
         if tiles_of is None:
             return
-        drawn = []
+        drawn: list[Tensor] = []
         for case in pool.cases:
-            drawn.append(seen_anywhere(case, pixels, tiles_of(case), pool.device)[1])
-            yield 0.5 + 0.25 * len(drawn) / len(pool.cases)
+            seen = case, pixels, tiles_of(case), pool.device
+            for done in see_anywhere(*seen):
+                yield 0.5 + 0.25 * (len(drawn) + done) / len(pool.cases)
+            drawn.append(seen_anywhere(*seen)[1])
         others = torch.cat(drawn)
         for done, guesses in guess(*labeled[0], others, class_weights, training.seed):
             guessed[:] = [(others, guesses)]

@@ -39,6 +39,11 @@ def test_the_more_a_class_weighs_the_likelier_it_is():
     assert heavy[:, 1].mean() > told(between)[:, 1].mean() + 0.05
 
 
+def test_what_is_infinite_is_far():
+    found = told(torch.tensor([[float("inf")] * 3, [float("-inf")] * 3]))
+    assert found.argmax(1).tolist() == [1, 0]
+
+
 def test_every_tree_counts_and_a_seed_decides():
     others = 0.5 + torch.zeros(1, 3)
     steps = list(guess(*two_clouds(), others, EQUAL, 0))
