@@ -54,9 +54,13 @@ def guess(
     # Half a second for which the window need not wait when it opens.
     from sklearn.tree import DecisionTreeClassifier
 
+    if features.is_meta:
+        # Where the memory of a training is counted there are no values, and trees take little.
+        yield 1.0, others.new_empty(len(others), len(class_weights))
+        return
+    known, truth = features.cpu().numpy(), classes.cpu().numpy()
     # Trees refuse what is infinite, as responses to gray values near float32's end may be.
-    known, unknown = (np.nan_to_num(of.cpu().numpy()) for of in (features, others))
-    truth = classes.cpu().numpy()
+    unknown = np.nan_to_num(others.cpu().numpy())
     chances = class_weights.double().cpu().numpy()[truth]
     chances /= chances.sum()
     random = np.random.default_rng(seed)
@@ -66,6 +70,6 @@ def guess(
         tree = DecisionTreeClassifier(
             max_depth=DEEPEST, max_features="sqrt", random_state=int(random.integers(2**31))
         )
-        tree.fit(known[drawn], truth[drawn])
+        tree.fit(np.nan_to_num(known[drawn]), truth[drawn])
         total[:, tree.classes_] += tree.predict_proba(unknown)
         yield trees / TREES, torch.from_numpy(total / trees).to(others)
