@@ -46,7 +46,6 @@ from napari_volseg.review.between import take_steps
 from napari_volseg.review.suggest import add_region, empty_map, rank_slices
 from napari_volseg.sparse.labeled_blocks import block_responses
 from napari_volseg.sparse.pixels import (
-    VOXELS_A_STEP,
     PixelClassifier,
     draw_voxels,
     pixel_stage,
@@ -116,8 +115,7 @@ def answer(case: Case, responses: torch.Tensor, config: TrainingConfig) -> np.nd
     classifier = new_classifier(case, pool.n_classes, config.seed)
     stage = pixel_stage(config, pool, lambda module: module)
     # Of the responses that are there already, instead of preparing its own.
-    drawn = partial(draw_voxels, features, classes, VOXELS_A_STEP)
-    stage = replace(stage, sample=lambda random: [drawn(random)])
+    stage = replace(stage, sample=partial(draw_voxels, (features, classes), None))
     for _ in take_steps(classifier, stage, config):
         pass
     classifier.eval()

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 TREES = 30
 
+AT_ONCE = 6
+"""Trees that grow before it says how far it is."""
+
 DEEPEST = 16
 """Decisions of a tree, one after the other, at most."""
 
@@ -30,7 +33,7 @@ VOXELS_A_TREE = 40_000
 def guess(
     features: Tensor, classes: Tensor, others: Tensor, class_weights: Tensor, seed: int
 ) -> Iterator[tuple[float, Tensor]]:
-    """Guess how likely each class is at voxels that nobody painted, better with each tree.
+    """Guess how likely each class is at voxels that nobody painted, better with each few trees.
 
     Parameters
     ----------
@@ -54,10 +57,6 @@ def guess(
     # Half a second for which the window need not wait when it opens.
     from sklearn.tree import DecisionTreeClassifier
 
-    if features.is_meta:
-        # Where the memory of a training is counted there are no values, and trees take little.
-        yield 1.0, others.new_empty(len(others), len(class_weights))
-        return
     known, truth = features.cpu().numpy(), classes.cpu().numpy()
     # Trees refuse what is infinite, as responses to gray values near float32's end may be.
     unknown = np.nan_to_num(others.cpu().numpy())
@@ -72,4 +71,5 @@ def guess(
         )
         tree.fit(np.nan_to_num(known[drawn]), truth[drawn])
         total[:, tree.classes_] += tree.predict_proba(unknown)
-        yield trees / TREES, torch.from_numpy(total / trees).to(others)
+        if trees % AT_ONCE == 0:
+            yield trees / TREES, torch.from_numpy(total / trees).to(others)

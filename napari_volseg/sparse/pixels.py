@@ -10,6 +10,7 @@ held-out voxels tell how far each is to be trusted.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -275,10 +276,48 @@ def filters_alignment(scales: Sequence[float], voxel: Sequence[float], learned: 
     return each(math.lcm, fixed, learned_alignment(voxel)) if learned else fixed
 
 
-def draw_voxels(features: Tensor, said: Tensor, count: int, generator: torch.Generator) -> Batch:
-    """Draw voxels for a step, with what is said of each: its class, or how likely each class is."""
+@dataclass(frozen=True, eq=False)
+class VoxelBatch(Batch):
+    """Labeled voxels of a step, and others that are only guessed.
+
+    Attributes
+    ----------
+    image : float32 (N + M, F)
+        Features, those of the labeled voxels first.
+    target : int64 (N,)
+        Class index of the labeled ones.
+    guesses : float32 (M, K)
+        How likely each class is of the others.
+    """
+
+    guesses: Tensor
+
+
+def draw_voxels(
+    labeled: tuple[Tensor, Tensor],
+    guessed: tuple[Tensor, Tensor] | None,
+    generator: torch.Generator,
+) -> VoxelBatch:
+    """Draw voxels for a step.
+
+    Parameters
+    ----------
+    labeled : features float32 (N, F), classes int64 (N,)
+    guessed : features float32 (M, F), probabilities float32 (M, K), or None
+    """
+    features, target = draw_rows(*labeled, VOXELS_A_STEP, generator)
+    if guessed is None:
+        return VoxelBatch(features, target, features[:0])
+    others, guesses = draw_rows(*guessed, GUESSES_A_STEP, generator)
+    return VoxelBatch(torch.cat([features, others]), target, guesses)
+
+
+def draw_rows(
+    features: Tensor, said: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw voxels, with what is said of each."""
     index = torch.randint(len(said), (count,), generator=generator).to(said.device)
-    return Batch(features[index], said[index])
+    return features[index], said[index]
 
 
 def pixel_stage(
@@ -297,19 +336,21 @@ def pixel_stage(
         Of a volume, from some of which voxels are drawn that nobody need have painted: it learns
         what a random forest guesses of them, too.
     """
-    labeled: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
     guessed: list[tuple[Tensor, Tensor]] = []
     class_weights = pool_weights(training, pool)
-    guess_weight = (1 - pool.strokes) * GUESS_WEIGHT + pool.strokes * STROKE_GUESS_WEIGHT
 
     def prepare(module: M) -> Iterator[float]:
-        pixels, found = pixels_of(module), []
+        # Where memory is counted on volumes without values, nothing is guessed: a tile is
+        # filtered for its prediction, too, and trees take little.
+        guessing = tiles_of is not None and pool.device.type != "meta"
+        pixels, parts = pixels_of(module), []
         for done, block, features in labeled_responses(pool, pixels):
             trained = ~block.held_out
-            found.append((features[trained], block.classes[trained].to(pool.device)))
-            yield done if tiles_of is None else done / 2
-        labeled[:] = [(torch.cat([f for f, _ in found]), torch.cat([c for _, c in found]))]
-        if tiles_of is None:
+            parts.append((features[trained], block.classes[trained].to(pool.device)))
+            yield done / 2 if guessing else done
+        found[:] = [(torch.cat([f for f, _ in parts]), torch.cat([c for _, c in parts]))]
+        if tiles_of is None or not guessing:
             return
         drawn: list[Tensor] = []
         for case in pool.cases:
@@ -318,23 +359,23 @@ def pixel_stage(
                 yield 0.5 + 0.25 * (len(drawn) + done) / len(pool.cases)
             drawn.append(seen_anywhere(*seen)[1])
         others = torch.cat(drawn)
-        for done, guesses in guess(*labeled[0], others, class_weights, training.seed):
+        for done, guesses in guess(*found[0], others, class_weights, training.seed):
             guessed[:] = [(others, guesses)]
             yield 0.75 + done / 4
 
-    def sample(generator: torch.Generator) -> list[Batch]:
-        painted = draw_voxels(*labeled[0], VOXELS_A_STEP, generator)
-        return [painted, *(draw_voxels(*found, GUESSES_A_STEP, generator) for found in guessed)]
+    def sample(generator: torch.Generator) -> VoxelBatch:
+        return draw_voxels(found[0], guessed[0] if guessed else None, generator)
 
-    def loss(module: M, batches: Sequence[Batch], step: int) -> Tensor:
-        features = torch.cat([batch.image for batch in batches])
-        painted, *guesses = pixels_of(module)(features).split([len(b.target) for b in batches], 1)
-        target = batches[0].target.repeat(len(painted))
-        value = cross_entropy(painted.flatten(0, 1), target, class_weights)
-        for logits, batch in zip(guesses, batches[1:], strict=True):
-            target = batch.target.repeat(len(logits), 1)
-            value = value + guess_weight * functional.cross_entropy(logits.flatten(0, 1), target)
-        return value
+    def loss(module: M, batch: VoxelBatch, step: int) -> Tensor:
+        every = pixels_of(module)(batch.image)
+        labeled, others = every.split([len(batch.target), len(batch.guesses)], 1)
+        target = batch.target.repeat(len(every))
+        value = cross_entropy(labeled.flatten(0, 1), target, class_weights)
+        if not len(batch.guesses):
+            return value
+        guesses = batch.guesses.repeat(len(every), 1)
+        weight = (1 - pool.strokes) * GUESS_WEIGHT + pool.strokes * STROKE_GUESS_WEIGHT
+        return value + weight * functional.cross_entropy(others.flatten(0, 1), guesses)
 
     return Stage(
         name="pixels",
