@@ -27,8 +27,8 @@ DEEPEST = 16
 """Decisions of a tree, one after the other, at most."""
 
 VOXELS_A_TREE = 10_000
-"""Drawn with replacement: each tree sees others, and of very many voxels only some. Of 40,000,
-thirty trees on the features of three channels take 19 s of a training of a minute, of 10,000 4 s."""
+"""Drawn with replacement: each tree sees others, and of very many voxels only some. With 40,000,
+thirty trees on the features of three channels take 19 s of a training of a minute, with 10,000 4."""
 
 
 def guess(
