@@ -28,7 +28,7 @@ DEEPEST = 16
 
 VOXELS_A_TREE = 10_000
 """Drawn with replacement: each tree sees others, and of very many voxels only some. With 40,000,
-thirty trees on the features of three channels take 19 s of a training of a minute, with 10,000 4."""
+thirty trees on the features of three channels take 19 s, with 10,000 they take 4 s."""
 
 
 def guess(
