@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,31 @@ def training_or_prediction(
         return
     except InputError as error:
         yield _Refusal(str(error))
+
+
+class _Worker(GeneratorWorker):  # type: ignore[misc]
+    """A worker of which every end is heard, and that leaves the process's warnings alone.
+
+    superqt's takes a RuntimeError, which is what torch raises, for the end of the window and
+    never tells that it is done. It also replaces the warning filters of all threads while it
+    works, and puts them back into the middle of what another thread does with them (napari
+    silences a warning whenever it makes a labels layer).
+    """
+
+    def run(self) -> None:
+        """Do the work and tell how it went; Qt calls this in the thread."""
+        with suppress(RuntimeError):  # Qt deleted the signals: the window is gone
+            self.started.emit()
+            self._running = True
+            try:
+                result = self.work()
+                if isinstance(result, Exception):
+                    raise result
+            except Exception as error:
+                self.errored.emit(error)
+            self._running = False
+            self.finished.emit()
+            self._finished.emit(self)
 
 
 class Job(QObject):
@@ -103,7 +129,12 @@ class Job(QObject):
         self._run += 1
         self._heard, self._inbox, self._pause_wanted = False, deque(), False
         worker = create_worker(
-            training_or_prediction, function, args, self._inbox, _start_thread=False
+            training_or_prediction,
+            function,
+            args,
+            self._inbox,
+            _start_thread=False,
+            _worker_class=_Worker,
         )
         worker.yielded.connect(partial(self._on_yielded, self._run))
         worker.paused.connect(partial(self._on_paused, worker))

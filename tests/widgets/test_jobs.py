@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 
 import pytest
 from qtpy.QtCore import QCoreApplication, QThread, QThreadPool
@@ -133,6 +134,35 @@ def test_bad_input_is_a_refusal(job, heard):
     job.start(refuse)
     wait_until(lambda: ended(heard), "the job ends")
     assert heard == [1, "refused: two classes are needed", "ended"]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyError])
+def test_a_defect_in_a_job_is_not_hidden_and_ends_it(job, heard, qtbot, kind):
+    def fail():
+        yield 1
+        raise kind("defect")
+
+    with qtbot.captureExceptions() as caught:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # as for users: a warning is no error
+            job.start(fail)
+            wait_until(lambda: ended(heard), "the job ends", 10)
+        wait_until(lambda: bool(caught), "the error comes")
+    assert caught[0][0] is kind and heard == [1, "ended"]
+    assert not job.running
+
+
+def test_what_is_warned_of_while_a_job_runs_is_for_the_window_to_say(job, heard):
+    counter = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = list(warnings.filters), warnings.showwarning
+        job.start(counter.run)
+        wait_until(lambda: len(heard) > 3, "events come")
+        assert (list(warnings.filters), warnings.showwarning) == before
+        job.cancel()
+        wait_until(lambda: not job.running, "the job ends")
+        assert (list(warnings.filters), warnings.showwarning) == before
 
 
 def test_nothing_comes_after_a_cancel_but_the_end(job, heard):
