@@ -13,7 +13,7 @@ from napari_volseg.data.sparse_labels import SparseLabels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.volume import Volume
 
 UNLABELED = 0

@@ -23,7 +23,7 @@ from napari_volseg.data.volume import Volume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 
 @dataclass(frozen=True)

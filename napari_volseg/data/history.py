@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import LabelClass
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Region
 
 LARGEST_PATCH = 64**3

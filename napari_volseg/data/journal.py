@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.history import History
-    from napari_volseg.data.sparse_labels import AnyLabels, Index
+    from napari_volseg.data.labeled import AnyLabels
+    from napari_volseg.data.sparse_labels import Index
 
 LOG = "labels.log"
 LOCK_SECONDS = 10.0

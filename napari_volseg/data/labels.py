@@ -14,7 +14,7 @@ from napari_volseg.data.tiles import tile_grid
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 ALL_LABELED = -1
 """A value that no label has: with it as the unlabeled one, every voxel is labeled."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_volseg.data.sparse_labels import AnyLabels, Index
+    from napari_volseg.data.labeled import AnyLabels
+    from napari_volseg.data.sparse_labels import Index
     from napari_volseg.data.tiles import Region
 
 

@@ -11,15 +11,10 @@ from napari_volseg.data.annotation import UNLABELED, LabelClass, default_classes
 from napari_volseg.data.corrections import mark_changes
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.history import Act, Exchange, Patch, exchange, exchanging, make_act, pieces
+from napari_volseg.data.labeled import labeled_boxes
 from napari_volseg.data.labels import ALL_LABELED, as_labels, check_integers
 from napari_volseg.data.progress import part_of
-from napari_volseg.data.sparse_labels import (
-    BLOCK_SIZE,
-    SparseLabels,
-    block_box,
-    block_indices,
-    labeled_boxes,
-)
+from napari_volseg.data.sparse_labels import BLOCK_SIZE, SparseLabels, block_box, block_indices
 from napari_volseg.data.tiles import box_size, meet, tile_grid, whole_region
 
 if TYPE_CHECKING:
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Region
 
     MakeAct = Callable[[AnyLabels, tuple[LabelClass, ...], Corrections], Act]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from napari_volseg.data.labeled import changed_boxes
 from napari_volseg.data.parts import memory_of
-from napari_volseg.data.sparse_labels import changed_boxes
 from napari_volseg.data.tiles import box_size
 
 if TYPE_CHECKING:

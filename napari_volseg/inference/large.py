@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 SMALL_PART = 1 / 16
 """Of the free memory, what an array of labels may take: paint, targets, mask, uncertainty and

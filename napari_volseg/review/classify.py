@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from napari_volseg.data.annotation import LabelClass
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
     from napari_volseg.sparse.crops import Examples

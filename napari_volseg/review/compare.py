@@ -16,13 +16,9 @@ from napari_volseg.data.annotation import (
     count_labels,
 )
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.labeled import is_labeled, labeled_boxes, unlabeled_like
 from napari_volseg.data.progress import part_of, result_of
-from napari_volseg.data.sparse_labels import (
-    SparseLabels,
-    is_labeled,
-    labeled_boxes,
-    unlabeled_like,
-)
+from napari_volseg.data.sparse_labels import SparseLabels
 from napari_volseg.data.tiles import TILE, tile_grid
 from napari_volseg.review.matching import Difference, ObjectCounts, match_objects
 from napari_volseg.review.metrics import Evaluation, evaluating
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 NEITHER, AGREE, ONLY_A, ONLY_B, OTHER_CLASS = range(1, 6)
 """Values of an agreement map; what is not compared is 0, as all that is unlabeled."""

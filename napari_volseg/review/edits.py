@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Patch
     from napari_volseg.data.kept import KeptObject
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.review.objects import FoundObject
 

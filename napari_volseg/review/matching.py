@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_volseg.data.sparse_labels import labeled_boxes
+from napari_volseg.data.labeled import labeled_boxes
 from napari_volseg.review.queue import largest_slice
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from napari_volseg.data.tiles import box_shape, box_size
 from napari_volseg.inference.cgroup import free_bytes
 
 if TYPE_CHECKING:
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Region
 
 BYTES_EACH = 32

@@ -20,7 +20,7 @@ from scipy.ndimage import distance_transform_edt
 from napari_volseg.data.annotation import VIEW_OF_AXIS, Annotation, Case
 from napari_volseg.data.cells import Triple, cells_along, choose_cell, join_cells
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.sparse_labels import is_labeled, labeled_per_slice, labeled_positions
+from napari_volseg.data.labeled import is_labeled, labeled_per_slice, labeled_positions
 from napari_volseg.data.tiles import start_of
 from napari_volseg.inference.predict import predict
 from napari_volseg.review.uncertainty import normalized_entropy

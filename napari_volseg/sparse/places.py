@@ -10,20 +10,15 @@ from scipy.ndimage import distance_transform_edt
 
 from napari_volseg.data.annotation import UNLABELED
 from napari_volseg.data.cells import cells_along, choose_cell
-from napari_volseg.data.sparse_labels import (
-    SparseLabels,
-    block_box,
-    labeled_in_either,
-    labeled_per_slice,
-    labeled_positions,
-)
+from napari_volseg.data.labeled import labeled_in_either, labeled_per_slice, labeled_positions
+from napari_volseg.data.sparse_labels import SparseLabels, block_box
 from napari_volseg.data.tiles import crop_around, meet, start_of, whole_region
 from napari_volseg.sparse.stage import IGNORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 LEAST_VOXELS = 50
 """Held-out voxels, of a class or a slice, below which they tell nothing: neighbors are alike."""

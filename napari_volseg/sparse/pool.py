@@ -20,7 +20,7 @@ from napari_volseg.data.intensity import (
     read_standardized,
     sample_gray_values,
 )
-from napari_volseg.data.sparse_labels import (
+from napari_volseg.data.labeled import (
     labeled_in_either,
     labeled_per_slice,
     labeled_positions,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.sparse.config import TrainingConfig
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED
-from napari_volseg.data.sparse_labels import labeled_boxes
+from napari_volseg.data.labeled import labeled_boxes
 from napari_volseg.data.tiles import start_of
 from napari_volseg.sparse.pool import pool_of, to_target
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.annotation import Case
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.sparse.config import TrainingConfig
     from napari_volseg.sparse.pool import Pool, PoolCase

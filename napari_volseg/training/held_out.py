@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_volseg.data.sparse_labels import is_labeled
+from napari_volseg.data.labeled import is_labeled
 from napari_volseg.data.tiles import start_of, voxels_read
 from napari_volseg.inference.device import out_of_memory, release_memory
 from napari_volseg.inference.opinions import class_opinions
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Tile
     from napari_volseg.models.registry import AnyArchitecture
     from napari_volseg.sparse.config import TrainingConfig

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.intensity import pooled_intensity, windows_of
-from napari_volseg.data.sparse_labels import identified
+from napari_volseg.data.labeled import identified
 from napari_volseg.models.belief import Belief
 from napari_volseg.models.checkpoint import Checkpoint, config_from_json
 from napari_volseg.models.evidence import Evidence

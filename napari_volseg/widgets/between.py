@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS
 from napari_volseg.data.errors import InputError
-from napari_volseg.data.sparse_labels import unlabeled_like
+from napari_volseg.data.labeled import unlabeled_like
 from napari_volseg.data.tiles import slice_region
 from napari_volseg.widgets.acts import act_on, acting, fill_unlabeled
 from napari_volseg.widgets.jobs import Job
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.review.between import Proposal
     from napari_volseg.widgets.session import Session

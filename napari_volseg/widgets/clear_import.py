@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.corrections import Corrections
     from napari_volseg.data.history import Act
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory
     from napari_volseg.widgets.undo import Undo

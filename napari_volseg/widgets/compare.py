@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_volseg.data.annotation import LabelClass
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.review.metrics import Agreement
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.session import Session

@@ -32,7 +32,7 @@ from napari_volseg.widgets.layers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from napari_volseg.data.kept import KeptObject
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
     from napari_volseg.review.queue import MeasuredObject

@@ -20,8 +20,8 @@ from qtpy.QtWidgets import (
 
 from napari_volseg.data.annotation import BACKGROUND, COLORS, LabelClass
 from napari_volseg.data.errors import InputError
+from napari_volseg.data.labeled import unlabeled_like
 from napari_volseg.data.parts import put_where
-from napari_volseg.data.sparse_labels import unlabeled_like
 from napari_volseg.review.kept import cut_out
 from napari_volseg.sparse.object_config import ObjectConfig
 from napari_volseg.widgets.files import ask_where_to_save, say_saved

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_volseg.data.kept import KeptObject
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.review.objects import Objects
     from napari_volseg.widgets.jobs import Background

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_volseg.data.annotation import UNLABELED, VIEW_OF_AXIS, count_labels
-from napari_volseg.data.sparse_labels import labeled_per_slice
+from napari_volseg.data.labeled import labeled_per_slice
 from napari_volseg.data.tiles import slice_region
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
 
 
 @dataclass(frozen=True)

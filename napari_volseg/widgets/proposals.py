@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_volseg.data.annotation import UNLABELED
-from napari_volseg.data.sparse_labels import unlabeled_like
+from napari_volseg.data.labeled import unlabeled_like
 from napari_volseg.widgets.layers import PROPOSALS, classes_of, geometry_of, note, set_classes
 
 if TYPE_CHECKING:

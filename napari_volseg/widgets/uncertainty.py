@@ -16,7 +16,7 @@ from napari_volseg.widgets.layers import UNCERTAINTY, geometry_of, note, region_
 from napari_volseg.widgets.parts import label, named, row
 
 if TYPE_CHECKING:
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.widgets.predicting import RegionUncertainty
     from napari_volseg.widgets.session import Session
     from napari_volseg.widgets.settings import Memory

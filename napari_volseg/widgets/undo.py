@@ -16,8 +16,8 @@ from qtpy.QtWidgets import QApplication
 
 from napari_volseg.data.corrections import Corrections, mark_changes
 from napari_volseg.data.history import Act, Exchange, History, exchange
+from napari_volseg.data.labeled import changed_boxes
 from napari_volseg.data.rewriting import prepare, preparing, removal
-from napari_volseg.data.sparse_labels import changed_boxes
 from napari_volseg.review.kept import said_after
 from napari_volseg.widgets.acts import stroke_name
 from napari_volseg.widgets.layers import (
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from napari_volseg.data.annotation import LabelClass
     from napari_volseg.data.kept import KeptObject
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.rewriting import MakeAct, MakeActLong
-    from napari_volseg.data.sparse_labels import AnyLabels
     from napari_volseg.data.tiles import Region
     from napari_volseg.widgets.jobs import Background
     from napari_volseg.widgets.long_work import LongWork

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_volseg.data.corrections import Corrections
-    from napari_volseg.data.sparse_labels import AnyLabels
+    from napari_volseg.data.labeled import AnyLabels
     from napari_volseg.data.volume import Volume
     from napari_volseg.models.checkpoint import Checkpoint
     from napari_volseg.review.between import Proposal

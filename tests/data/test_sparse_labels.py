@@ -8,16 +8,16 @@ import pytest
 from napari_volseg.data.annotation import count_labels
 from napari_volseg.data.errors import InputError
 from napari_volseg.data.files import read_annotation
-from napari_volseg.data.labels import as_sparse_labels
-from napari_volseg.data.parts import memory_of
-from napari_volseg.data.sparse_labels import (
-    SparseLabels,
+from napari_volseg.data.labeled import (
     changed_boxes,
     labeled_boxes,
     labeled_in_either,
     labeled_per_slice,
     labeled_positions,
 )
+from napari_volseg.data.labels import as_sparse_labels
+from napari_volseg.data.parts import memory_of
+from napari_volseg.data.sparse_labels import SparseLabels
 
 SHAPE = (70, 130, 90)
 
