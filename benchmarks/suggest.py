@@ -45,11 +45,8 @@ from napari_volseg.models.unet3d_config import FILTER_SCALES
 from napari_volseg.review.between import take_steps
 from napari_volseg.review.suggest import add_region, empty_map, rank_slices
 from napari_volseg.sparse.labeled_blocks import block_responses
-from napari_volseg.sparse.pixels import (
-    PixelClassifier,
-    draw_voxels,
-    pixel_stage,
-)
+from napari_volseg.sparse.pixel_stage import draw_voxels, pixel_stage
+from napari_volseg.sparse.pixels import PixelClassifier
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.sparse.position import with_region_position
 from napari_volseg.sparse.stage import IGNORE

@@ -26,12 +26,8 @@ from napari_volseg.sparse.filters import averaged, refined
 from napari_volseg.sparse.learned_filters import cells_of
 from napari_volseg.sparse.looks import pixel_looks
 from napari_volseg.sparse.patches import patch_stage
-from napari_volseg.sparse.pixels import (
-    PixelClassifier,
-    filters_alignment,
-    filters_reach,
-    pixel_stage,
-)
+from napari_volseg.sparse.pixel_stage import pixel_stage
+from napari_volseg.sparse.pixels import PixelClassifier, filters_alignment, filters_reach
 from napari_volseg.sparse.plan import Triple, each, plan_core, pooled, valid_size
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
 from napari_volseg.sparse.sampling import PatchPlan

@@ -21,7 +21,8 @@ from napari_volseg.data.errors import InputError
 from napari_volseg.data.tiles import crop_around
 from napari_volseg.sparse.config import TrainingConfig
 from napari_volseg.sparse.labeled_blocks import block_responses
-from napari_volseg.sparse.pixels import PixelClassifier, pixel_stage
+from napari_volseg.sparse.pixel_stage import pixel_stage
+from napari_volseg.sparse.pixels import PixelClassifier
 from napari_volseg.sparse.pool import build_pool
 from napari_volseg.training.priority import lower_thread_priority
 

@@ -41,7 +41,8 @@ from napari_volseg.sparse.learned_filters import cells_of
 from napari_volseg.sparse.losses import cross_entropy
 from napari_volseg.sparse.optimizer import make_optimizer
 from napari_volseg.sparse.patches import pool_weights
-from napari_volseg.sparse.pixels import WEIGHT_DECAY, by_plane
+from napari_volseg.sparse.pixel_stage import WEIGHT_DECAY
+from napari_volseg.sparse.pixels import by_plane
 from napari_volseg.sparse.plan import each, plan_core
 from napari_volseg.sparse.stage import Batch, Stage, schedule_of
 
