@@ -51,6 +51,7 @@ lint: setup
 bench: setup
 	@mkdir -p $(BENCH)
 	$(BIN)/python benchmarks/training_step.py --json $(BENCH)/training_step.json
+	$(BIN)/python benchmarks/first_preview.py --json $(BENCH)/first_preview.json
 	$(BIN)/python benchmarks/prediction.py --json $(BENCH)/prediction.json
 	$(BIN)/python -m benchmarks.streamed --sizes 128 --size 256 --json $(BENCH)/streamed.json
 	$(BIN)/python -m benchmarks.undo

@@ -26,7 +26,7 @@ from napari_volseg.sparse.filters import averaged, refined
 from napari_volseg.sparse.learned_filters import cells_of
 from napari_volseg.sparse.looks import pixel_looks
 from napari_volseg.sparse.patches import patch_stage
-from napari_volseg.sparse.pixel_stage import pixel_stage
+from napari_volseg.sparse.pixel_stage import pixel_stages
 from napari_volseg.sparse.pixels import PixelClassifier, filters_alignment, filters_reach
 from napari_volseg.sparse.plan import Triple, each, plan_core, pooled, valid_size
 from napari_volseg.sparse.position import POSITION_CHANNELS, with_region_position
@@ -190,7 +190,9 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         return (patch_stage(training, pool, plan, UNet3D.unet, rate=1e-2),)
     tiles = network_tiles(config)
     looks = partial(pixel_looks, pool, pixels_of, partial(network_look, config), tiles)
-    pixels = replace(pixel_stage(training, pool, pixels_of, tiles), look=looks)
+    pixels = [
+        replace(stage, look=looks) for stage in pixel_stages(training, pool, pixels_of, tiles)
+    ]
     context = patch_stage(
         training,
         pool,
@@ -199,16 +201,16 @@ def stages(config: UNet3DConfig, training: TrainingConfig, pool: Pool) -> tuple[
         name="context",
         rate=1e-2,
         parameters=context_parameters,
-        share=1 - pixels.share,
+        share=1 - sum(stage.share for stage in pixels),
     )
     context = replace(context, look=looks)
     if not config.looks_again:
-        return (pixels, context)
+        return (*pixels, context)
     look = partial(first_look, config)
     halo, _ = first_halo(config)
     around = (look, halo, config.tile)
     second = second_stage(training, pool, second_parts, *around, context.share, looks)
-    return (pixels, replace(context, share=context.share - second.share), second)
+    return (*pixels, replace(context, share=context.share - second.share), second)
 
 
 def pixels_of(module: UNet3D) -> PixelClassifier:

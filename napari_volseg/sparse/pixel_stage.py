@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +30,13 @@ M = TypeVar("M", bound=nn.Module)
 
 STEPS = 600
 """In a training by time; with weight decay, more change nothing."""
+
+FIRST_STEPS = 150
+"""For a first answer, before anything is guessed: what is seen anywhere takes some seconds, of a
+large volume ten."""
+
+FIRST_PART = 0.4
+"""Of the classifier's time, at most: filtering what is labeled takes longer than these steps."""
 
 STEPS_FOR = 100_000
 """Labeled voxels up to which that is so; for more of them, as many times more steps."""
@@ -65,6 +72,20 @@ class VoxelBatch(Batch):
     guesses: Tensor
 
 
+@dataclass(eq=False)
+class SeenVoxels:
+    """The voxels that a classifier learns from, once they were filtered.
+
+    Attributes
+    ----------
+    labeled : features float32 (N, F), classes int64 (N,)
+    guessed : features float32 (M, F), probabilities float32 (M, K)
+    """
+
+    labeled: tuple[Tensor, Tensor] | None = None
+    guessed: tuple[Tensor, Tensor] | None = None
+
+
 def draw_voxels(
     labeled: tuple[Tensor, Tensor],
     guessed: tuple[Tensor, Tensor] | None,
@@ -92,11 +113,33 @@ def draw_rows(
     return features[index], said[index]
 
 
+def pixel_stages(
+    training: TrainingConfig,
+    pool: Pool,
+    pixels_of: Callable[[M], PixelClassifier],
+    tiles_of: Callable[[PoolCase], TileGrid],
+) -> tuple[Stage[M], Stage[M]]:
+    """Train the pixel classifier of a network: for a first answer, then as well as may be.
+
+    See ``pixel_stage``. Both learn from the same labeled voxels, which are filtered once.
+    """
+    seen = SeenVoxels()
+    first = pixel_stage(training, pool, pixels_of, seen=seen)
+    last = pixel_stage(training, pool, pixels_of, tiles_of, seen)
+    steps = min(first.most_steps, FIRST_STEPS)
+    share = FIRST_PART * last.share
+    return (
+        replace(first, name="first pixels", share=share, most_steps=steps),
+        replace(last, share=last.share - share),
+    )
+
+
 def pixel_stage(
     training: TrainingConfig,
     pool: Pool,
     pixels_of: Callable[[M], PixelClassifier],
     tiles_of: Callable[[PoolCase], TileGrid] | None = None,
+    seen: SeenVoxels | None = None,
 ) -> Stage[M]:
     """Train the pixel classifier of a network: cross-entropy on labeled voxels' responses.
 
@@ -107,9 +150,10 @@ def pixel_stage(
     tiles_of : callable (case) -> tiles, optional
         Of a volume, from some of which voxels are drawn that nobody need have painted: it learns
         what a random forest guesses of them, too.
+    seen : SeenVoxels, optional
+        Where the voxels are kept: what another stage has left there is not filtered again.
     """
-    found: list[tuple[Tensor, Tensor]] = []
-    guessed: list[tuple[Tensor, Tensor]] = []
+    seen = seen or SeenVoxels()
     class_weights = pool_weights(training, pool)
 
     if pool.device.type == "meta":
@@ -118,27 +162,30 @@ def pixel_stage(
         tiles_of = None
 
     def prepare(module: M) -> Iterator[float]:
-        pixels, parts = pixels_of(module), []
-        for done, block, features in labeled_responses(pool, pixels):
-            trained = ~block.held_out
-            parts.append((features[trained], block.classes[trained].to(pool.device)))
-            yield done / 2 if tiles_of else done
-        found[:] = [(torch.cat([f for f, _ in parts]), torch.cat([c for _, c in parts]))]
+        pixels = pixels_of(module)
+        if seen.labeled is None:
+            parts = []
+            for done, block, features in labeled_responses(pool, pixels):
+                trained = ~block.held_out
+                parts.append((features[trained], block.classes[trained].to(pool.device)))
+                yield done / 2 if tiles_of else done
+            seen.labeled = torch.cat([f for f, _ in parts]), torch.cat([c for _, c in parts])
         if tiles_of is None:
             return
         drawn: list[Tensor] = []
         for case in pool.cases:
-            seen = case, pixels, tiles_of(case), pool.device
-            for done in see_anywhere(*seen):
+            asked = case, pixels, tiles_of(case), pool.device
+            for done in see_anywhere(*asked):
                 yield 0.5 + 0.25 * (len(drawn) + done) / len(pool.cases)
-            drawn.append(seen_anywhere(*seen)[1])
+            drawn.append(seen_anywhere(*asked)[1])
         others = torch.cat(drawn)
-        for done, guesses in guess(*found[0], others, class_weights, training.seed):
-            guessed[:] = [(others, guesses)]
+        for done, guesses in guess(*seen.labeled, others, class_weights, training.seed):
+            seen.guessed = others, guesses
             yield 0.75 + done / 4
 
     def sample(generator: torch.Generator) -> VoxelBatch:
-        return draw_voxels(found[0], guessed[0] if guessed else None, generator)
+        assert seen.labeled is not None, "prepared before it is sampled"
+        return draw_voxels(seen.labeled, seen.guessed, generator)
 
     def loss(module: M, batch: VoxelBatch, step: int) -> Tensor:
         every = pixels_of(module)(batch.image)

@@ -227,7 +227,7 @@ def train(
                 forget_scores(run)
                 learned = with_proposals(material.pool, material.cases, config)
                 if material.pool.class_ids != before:
-                    warm = warm or run.stage > 0
+                    warm = warm or (run.stage > 0 and not stage.instant)
                     add_classes(run, build(), before, material.pool.class_ids)
                 stages = make_stages()
                 budget = plan_budget(config, stages, run.begun)

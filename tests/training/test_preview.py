@@ -84,8 +84,9 @@ def test_a_preview_leaves_out_a_second_look_that_is_not_judged_yet(monkeypatch):
 def test_what_the_pixel_classifier_came_to_is_scored():
     events = list(train(make_case(), replace(CONFIG, steps=40)))
     pixels = [e for e in events if e.instant]
-    assert {e.stage for e in pixels} == {"pixels"}
+    assert {e.stage for e in pixels} == {"first pixels", "pixels"}
     assert pixels[-1].step == 20 and pixels[-1].score is not None
+    assert {8, 20} <= {e.step for e in pixels if e.score}, "a first answer, and what it came to"
     assert not any(e.instant for e in events if e.stage == "context")
 
 

@@ -50,7 +50,7 @@ def test_what_is_proposed_is_learned():
     labels = np.where(right, 0, truth)
     labels[1::2] = 0
     case = Case(Volume(image[None].astype(np.float32), name="halves"), Annotation(labels))
-    config = TrainingConfig(steps=100, device="cpu", options=CONFIG.options, held_out=0.0)
+    config = TrainingConfig(steps=150, device="cpu", options=CONFIG.options, held_out=0.0)
 
     def part_right(case: Case) -> float:
         found = predict_volume(last(train(case, config)).checkpoint, case.volume, device="cpu")

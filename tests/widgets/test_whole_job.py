@@ -25,7 +25,7 @@ from tests.widgets.hands import (
     wait_until,
 )
 
-STEPS = 6
+STEPS = 16
 SLICES = (1, 22), (2, 25), (0, 10), (0, 14)
 SHIFT = Qt.KeyboardModifier.ShiftModifier
 
